@@ -1,0 +1,104 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// One set of settings for every target: Swift 6 mode, warnings as errors, and the features that make imports and
+/// isolation explicit.
+let settings: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+]
+
+let collections = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
+let configuration = Target.Dependency.product(name: "Configuration", package: "swift-configuration")
+let httpTypes = Target.Dependency.product(name: "HTTPTypes", package: "swift-http-types")
+let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let nio = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+
+let package = Package(
+    name: "limpet",
+    products: [
+        .library(name: "Limpet", targets: ["Limpet"]),
+        .library(name: "LimpetMemcached", targets: ["LimpetMemcached"]),
+        .library(name: "LimpetServer", targets: ["LimpetServer"]),
+        .library(name: "LimpetTesting", targets: ["LimpetTesting"]),
+        .executable(name: "counter", targets: ["Counter"]),
+        .executable(name: "failover-node", targets: ["Failover"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+        // Without the JSON trait: the file is parsed and checked by ConfigurationFile.swift.
+        .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0", traits: []),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.0"),
+        .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+        .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+    ],
+    targets: [
+        .systemLibrary(
+            name: "CMemcached", path: "Modules/CMemcached", pkgConfig: "libmemcached",
+            providers: [.apt(["libmemcached-dev"])]),
+        .systemLibrary(
+            name: "CNghttp2", path: "Modules/CNghttp2", pkgConfig: "libnghttp2",
+            providers: [.apt(["libnghttp2-dev"])]),
+
+        // The core: no NIO, no C.
+        .target(
+            name: "Limpet",
+            dependencies: [
+                collections, configuration, httpTypes, lifecycle, logging,
+                .product(name: "HeapModule", package: "swift-collections"),
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+            ],
+            exclude: ["Store/SessionRecord.proto"],
+            swiftSettings: settings),
+        .target(
+            name: "LimpetMemcached",
+            dependencies: ["Limpet", "CMemcached", collections, configuration, lifecycle, logging],
+            swiftSettings: settings),
+        .target(
+            name: "LimpetServer",
+            dependencies: ["Limpet", "CNghttp2", collections, configuration, httpTypes, lifecycle, logging, nio, nioPosix],
+            swiftSettings: settings),
+        .target(
+            name: "LimpetTesting",
+            dependencies: ["Limpet", collections],
+            swiftSettings: settings),
+
+        .executableTarget(
+            name: "Counter",
+            dependencies: ["Limpet", "LimpetMemcached", "LimpetServer", lifecycle, logging],
+            path: "Samples/Counter", swiftSettings: settings),
+        .executableTarget(
+            name: "Failover",
+            dependencies: [
+                "Limpet", "LimpetMemcached", "LimpetServer", httpTypes, lifecycle, logging,
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            path: "Samples/Failover", exclude: ["README.md", "demo"], swiftSettings: settings),
+
+        .testTarget(
+            name: "LimpetTests", dependencies: ["Limpet", "LimpetTesting", configuration, httpTypes, logging],
+            swiftSettings: settings),
+        .testTarget(
+            name: "LimpetMemcachedTests",
+            dependencies: ["Limpet", "LimpetMemcached", "LimpetTesting", lifecycle, logging], swiftSettings: settings),
+        .testTarget(
+            name: "LimpetServerTests",
+            dependencies: ["Limpet", "LimpetServer", httpTypes, lifecycle, logging, nio, nioPosix],
+            swiftSettings: settings),
+        .testTarget(
+            name: "EndToEndTests",
+            dependencies: ["Failover", "Counter"],
+            swiftSettings: settings),
+    ]
+)
