@@ -67,7 +67,9 @@ let package = Package(
             swiftSettings: settings),
         .target(
             name: "LimpetServer",
-            dependencies: ["Limpet", "CNghttp2", collections, configuration, httpTypes, lifecycle, logging, nio, nioPosix],
+            dependencies: [
+                "Limpet", "CNghttp2", collections, configuration, httpTypes, lifecycle, logging, nio, nioPosix,
+            ],
             swiftSettings: settings),
         .target(
             name: "LimpetTesting",
