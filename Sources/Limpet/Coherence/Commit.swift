@@ -1,0 +1,213 @@
+import Logging
+
+/// A request's changes become part of the session: rules R7 to R9, R12 to R14 and R16.
+extension SessionCoherence {
+    /// What became of a session that a request changed.
+    enum Committed {
+        /// The store acknowledged the changes; on another node's record, if merged.
+        case stored(merged: Bool)
+        /// The session was ended meanwhile: nothing was written.
+        case gone(Tombstone.Reason)
+    }
+
+    /// R7: swaps the record for one with the changes. R9: puts them on another node's newer record.
+    ///
+    /// The copy changes only after the store said so. If nobody knows what became of a write (R12), the copy is suspect: the
+    /// next request takes the session over, and its swap fences the late write.
+    func commit(_ changes: SessionChanges, to copy: SessionCopy, cookieNamesThisNode: Bool) async throws -> Committed {
+        for attempt in 0..<Self.attempts {
+            try await pause(before: attempt)
+            var state = copy.snapshot
+            if let token = state.token, !state.isSuspect {
+                if try await swap(copy, state, token, changes) { return .stored(merged: false) }
+                state = copy.snapshot
+            }
+            let (stored, token) = try await readData(copy.keys)
+            switch CommitDecision(stored: stored, home: state.record.home, epoch: state.record.epoch) {
+            case .gone(let tombstone):
+                local.remove(copy.id)
+                return .gone(tombstone.reason)
+            case .adopt:
+                if let token, try await swap(copy, state, token, changes) { return .stored(merged: false) }
+            case .merge(let record):
+                copy.withState { $0.isSuspect = true }
+                if let token, try await merge(copy, record, token, changes) { return .stored(merged: true) }
+            case .missing:
+                let counter = try await read(copy.keys).counter
+                let may = RepublishRule.mayRepublish(
+                    copy: .init(
+                        isHome: state.record.home == node, epoch: state.record.epoch, expiresAt: state.record.expiresAt),
+                    counter: counter, cookieNamesThisNode: cookieNamesThisNode, now: clock.wallMilliseconds())
+                guard may else {
+                    local.remove(copy.id)
+                    throw SessionError(.conflict, "the session ended, or moved and was lost, while this request had it")
+                }
+                // Whether it was put back or somebody else's record was found: the next round knows.
+                _ = try await republish(copy)
+            }
+        }
+        throw tooManyConflicts()
+    }
+
+    /// R7: one conditional write under the copy's own epoch. `false` if the store refused it.
+    private func swap(
+        _ copy: SessionCopy, _ state: SessionCopy.State, _ token: StoreToken, _ changes: SessionChanges
+    ) async throws -> Bool {
+        var record = state.record
+        changes.apply(to: &record)
+        return try await put(record, since: token, copy: copy, touchesEpoch: isAccessSaveDue(state))
+    }
+
+    /// R9 and R6: this request's changes, and nothing else, on the newer record; who merges becomes home.
+    private func merge(
+        _ copy: SessionCopy, _ newer: SessionRecord, _ token: StoreToken, _ changes: SessionChanges
+    ) async throws -> Bool {
+        var record = newer
+        let accessedAt = copy.withState { $0.record.accessedAt }
+        record.home = node
+        record.epoch = try await raiseEpoch(
+            copy.keys, beyond: newer.epoch, timeToLive: timeToLive(maxInactive: newer.maxInactive))
+        record.lastAccessedAt = max(newer.lastAccessedAt, min(newer.accessedAt, accessedAt))
+        record.accessedAt = max(newer.accessedAt, accessedAt)
+        changes.apply(to: &record)
+        guard try await put(record, since: token, copy: copy, touchesEpoch: false) else { return false }
+        statistics.merges.add(1)
+        return true
+    }
+
+    private func put(
+        _ record: SessionRecord, since token: StoreToken, copy: SessionCopy, touchesEpoch: Bool
+    ) async throws -> Bool {
+        let timeToLive = timeToLive(maxInactive: record.maxInactive)
+        let asked = clock.monotonicNanoseconds()
+        do {
+            let bytes = try StoredSession.record(record).bytes(keys: copy.keys)
+            switch try await store.put(bytes, for: copy.keys.data, timeToLive: timeToLive, if: .unchanged(since: token))
+            {
+            case .stored(let newToken):
+                copy.withState { state in
+                    state.record = record
+                    state.token = newToken
+                    state.verifiedAt = asked
+                    state.isSuspect = false
+                }
+                // Its place in the index of expiry may be earlier now.
+                local.insert(copy)
+                statistics.commits.add(1)
+                if newToken == nil { refresh.add(copy) }
+            case .conflict:
+                copy.withState { $0.token = nil }
+                statistics.conflicts.add(1)
+                return false
+            }
+        } catch {
+            // R12: whatever became of it, this copy is read from no more if the write may be there.
+            if error.mayHaveTakenEffect { copy.withState { $0.isSuspect = true } }
+            throw SessionError(error)
+        }
+        if touchesEpoch { await renewEpoch(of: copy, accessedAt: record.accessedAt, timeToLive: timeToLive) }
+        return true
+    }
+
+    /// R14 for a dirty commit: the record has a new time to live already, the epoch gets one when that is due. The commit is
+    /// acknowledged: a failure here is made good by the next request.
+    private func renewEpoch(of copy: SessionCopy, accessedAt: Int64, timeToLive: Duration) async {
+        do {
+            let exists = try await store.touch(copy.keys.epoch, timeToLive: timeToLive)
+            noteRenewal(of: copy, accessedAt: accessedAt, keysExist: exists)
+        } catch {
+            accessTimeNotSaved(error)
+        }
+    }
+
+    /// R14 for a request that changed nothing: writes the access time and starts the times to live anew.
+    ///
+    /// The request read its session rightly, whatever becomes of this: a failure is said in the log and counted, and the next
+    /// request tries again.
+    func saveAccessTime(_ copy: SessionCopy) async {
+        let record = copy.withState { $0.record }
+        let timeToLive = timeToLive(maxInactive: record.maxInactive)
+        do {
+            let bytes = try AccessTime(accessedAt: record.accessedAt).bytes(keys: copy.keys)
+            _ = try await store.put(bytes, for: copy.keys.access, timeToLive: timeToLive, if: .always)
+            let epochExists = try await store.touch(copy.keys.epoch, timeToLive: timeToLive)
+            let recordExists = try await store.touch(copy.keys.data, timeToLive: timeToLive)
+            noteRenewal(of: copy, accessedAt: record.accessedAt, keysExist: epochExists && recordExists)
+            statistics.accessTimeSaves.add(1)
+        } catch {
+            accessTimeNotSaved(error)
+        }
+    }
+
+    private func noteRenewal(of copy: SessionCopy, accessedAt: Int64, keysExist: Bool) {
+        copy.withState { state in
+            state.savedAt = accessedAt
+            // The store has lost something: the next request asks, and puts it back.
+            if !keysExist { state.verifiedAt = nil }
+        }
+    }
+
+    private func accessTimeNotSaved(_ error: StoreError) {
+        statistics.accessTimeSaveFailures.add(1)
+        logger.warning(
+            "The store did not take a session's access time; the next request tries again",
+            metadata: [LogKey.error: "\(error)"])
+    }
+
+    func isAccessSaveDue(_ state: SessionCopy.State) -> Bool {
+        AccessRule.isDue(
+            accessedAt: state.record.accessedAt, savedAt: state.savedAt, saveInterval: saveIntervalMilliseconds)
+    }
+
+    /// R16: stores a new session, under an id that nobody else has. The epoch comes first: whoever finds the record finds it.
+    func create(_ changes: SessionChanges, at createdAt: Int64, maxInactive: Int64) async throws -> SessionID {
+        let id = changes.newID ?? SessionID()
+        var record = SessionRecord(
+            home: node, epoch: Epoch(wallMilliseconds: clock.wallMilliseconds()), createdAt: createdAt,
+            accessedAt: createdAt, lastAccessedAt: createdAt, cookieSetAt: createdAt, maxInactive: maxInactive,
+            attributes: [:])
+        changes.apply(to: &record)
+        try await plant(record, id: id, keys: names.keys(of: id))
+        statistics.created.add(1)
+        statistics.commits.add(1)
+        events.created(id)
+        return id
+    }
+
+    /// Puts epoch and record of a fresh id, and keeps the copy.
+    @discardableResult
+    func plant(_ record: SessionRecord, id: SessionID, keys: SessionStoreKeys) async throws(SessionError) -> SessionCopy
+    {
+        let timeToLive = timeToLive(maxInactive: record.maxInactive)
+        let asked = clock.monotonicNanoseconds()
+        do {
+            let bytes = try StoredSession.record(record).bytes(keys: keys)
+            guard
+                case .stored = try await store.putIfAbsent(record.epoch.ascii, for: keys.epoch, timeToLive: timeToLive),
+                case .stored(let token) = try await store.putIfAbsent(bytes, for: keys.data, timeToLive: timeToLive)
+            else { throw SessionError(.conflict, "the store has a session under an id that was just made") }
+            let copy = SessionCopy(
+                id: id, keys: keys,
+                state: .init(record: record, token: token, verifiedAt: asked, savedAt: record.accessedAt))
+            local.insert(copy)
+            if token == nil { refresh.add(copy) }
+            return copy
+        } catch let error as StoreError {
+            throw SessionError(error)
+        } catch let error as SessionError {
+            throw error
+        } catch {
+            throw SessionError(.conflict, "the session could not be stored", cause: error)
+        }
+    }
+
+    /// Reads the record alone.
+    func readData(_ keys: SessionStoreKeys) async throws(SessionError) -> (StoredSession?, StoreToken?) {
+        do {
+            guard let entry = try await store.get(keys.data) else { return (nil, nil) }
+            return (try StoredSession(bytes: entry.bytes, keys: keys), entry.token)
+        } catch {
+            throw SessionError(error)
+        }
+    }
+}

@@ -1,0 +1,53 @@
+/// A request's session is completed before its response leaves: from what the handler did to what the client is told.
+extension SessionCoherence {
+    /// What the response does with the session's cookie.
+    enum Answer {
+        case keepCookie
+        case setCookie(SessionID)
+        case expireCookie
+    }
+
+    /// A session that is stored nowhere yet.
+    func newCheckout() -> Checkout {
+        Checkout(newAt: clock.wallMilliseconds(), maxInactive: configuration.maxInactive.milliseconds)
+    }
+
+    func complete(
+        _ changes: SessionChanges, _ checkout: Checkout, _ presented: SessionCookie.Presented?
+    ) async throws -> Answer {
+        guard let copy = checkout.copy else {
+            return try await completeNew(changes, checkout, presented)
+        }
+        switch changes.ending {
+        case .ends:
+            try await end(copy.id, copy.keys, reason: .invalidated)
+            return .expireCookie
+        case .rotates:
+            switch try await rotate(copy, changes) {
+            case .renamed(let id): return .setCookie(id)
+            case .gone: return .expireCookie
+            }
+        case .stays where changes.isDirty:
+            switch try await commit(changes, to: copy, cookieNamesThisNode: presented?.namesThisNode ?? false) {
+            case .stored: return checkout.routeIsStale ? .setCookie(copy.id) : .keepCookie
+            case .gone(.rotated):
+                // The client has another id by now, which this answer must not take from it; but the changes are nowhere.
+                throw SessionError(.conflict, "the session's id was changed while this request had it")
+            case .gone: return .expireCookie
+            }
+        case .stays:
+            if checkout.isAccessSaveDue { await saveAccessTime(copy) }
+            return checkout.routeIsStale ? .setCookie(copy.id) : .keepCookie
+        }
+    }
+
+    /// Nothing was stored when the request came: it is now, if the handler wrote a value.
+    private func completeNew(
+        _ changes: SessionChanges, _ checkout: Checkout, _ presented: SessionCookie.Presented?
+    ) async throws -> Answer {
+        if case .ends = changes.ending { return presented == nil ? .keepCookie : .expireCookie }
+        guard !changes.attributes.isEmpty else { return .keepCookie }
+        return .setCookie(
+            try await create(changes, at: checkout.createdAt, maxInactive: checkout.maxInactive))
+    }
+}

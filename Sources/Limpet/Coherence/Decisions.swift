@@ -1,0 +1,129 @@
+// The rules of the protocol (see the article Coherence) as plain values: they decide, the sequences act.
+
+/// **R1, R2, R3**: how a request may use the copy in memory.
+enum ReadDecision: Equatable {
+    /// R1: use the copy, without any store call.
+    case trust
+    /// R2: compare its epoch with the store's first.
+    case verify
+    /// R3: read the record.
+    case load
+
+    /// What the decision needs to know of a copy.
+    struct Copy: Equatable {
+        var home: NodeIdentity
+        var isSuspect = false
+        var verifiedAt: UInt64?
+    }
+
+    init(copy: Copy?, node: NodeIdentity, cookieNamesThisNode: Bool, now: UInt64, saveInterval: UInt64) {
+        guard let copy, !copy.isSuspect, copy.home == node else {
+            self = .load
+            return
+        }
+        // With a save interval of 0 no age is young enough.
+        if cookieNamesThisNode, let verifiedAt = copy.verifiedAt, now &- verifiedAt < saveInterval {
+            self = .trust
+        } else {
+            self = .verify
+        }
+    }
+}
+
+/// **R3**: what a request does with what it found in the store.
+enum LoadDecision {
+    /// The session was ended.
+    case gone(Tombstone)
+    /// Nobody asked for it for too long.
+    case expired
+    /// It comes home to this node.
+    case take(SessionRecord)
+    /// R18: the store has lost it, the copy here is the session.
+    case republish
+    /// There is none.
+    case notFound
+
+    init(
+        stored: StoredSession?, counter: Epoch?, copy: RepublishRule.Copy?, cookieNamesThisNode: Bool, now: Int64,
+        tolerance: Int64
+    ) {
+        switch stored {
+        case .tombstone(let tombstone):
+            self = .gone(tombstone)
+        case .record(let record):
+            // A foreign judge of expiry allows for the access time that the home has not saved yet, and for its clock.
+            self = record.expiresAt + tolerance <= now ? .expired : .take(record)
+        case nil:
+            let may = RepublishRule.mayRepublish(
+                copy: copy, counter: counter, cookieNamesThisNode: cookieNamesThisNode, now: now)
+            self = may ? .republish : .notFound
+        }
+    }
+}
+
+/// **R18**: whether a record that is missing from the store may be put back from the copy here.
+enum RepublishRule {
+    /// What the rule needs to know of a copy.
+    struct Copy {
+        var isHome: Bool
+        var epoch: Epoch
+        var expiresAt: Int64
+    }
+
+    /// - Parameter counter: the session's epoch in the store. Missing or of another making: the store's memory was lost.
+    ///   The copy's own: the record alone was. Another one of the same making: somebody changed the session since, and this
+    ///   copy is not it.
+    static func mayRepublish(copy: Copy?, counter: Epoch?, cookieNamesThisNode: Bool, now: Int64) -> Bool {
+        guard let copy, copy.isHome, cookieNamesThisNode, copy.expiresAt > now else { return false }
+        guard let counter else { return true }
+        return counter == copy.epoch || counter.incarnation != copy.epoch.incarnation
+    }
+}
+
+/// **R8, R9**: what a commit does with what it found in the store, when it has no token or the store refused it.
+enum CommitDecision {
+    /// The record is the one that the copy was made from: its token is adopted.
+    case adopt
+    /// Another node changed the session: the changes go on its record.
+    case merge(SessionRecord)
+    /// The session was ended: nothing is written.
+    case gone(Tombstone)
+    /// R18 has to decide.
+    case missing
+
+    init(stored: StoredSession?, home: NodeIdentity, epoch: Epoch) {
+        switch stored {
+        case .tombstone(let tombstone): self = .gone(tombstone)
+        case .record(let record) where record.home == home && record.epoch == epoch: self = .adopt
+        case .record(let record): self = .merge(record)
+        case nil: self = .missing
+        }
+    }
+}
+
+/// **R15**: how a session's end goes on from what was found in the store.
+enum EndDecision {
+    /// The tombstone there is this request's own: it has ended the session.
+    case won
+    /// Somebody else ended the session.
+    case lost
+    /// Swap the record for the tombstone.
+    case bury(SessionRecord)
+    /// There is nothing: put the tombstone there.
+    case plant
+
+    init(stored: StoredSession?, nonce: Tombstone.Nonce) {
+        switch stored {
+        case .tombstone(let tombstone): self = tombstone.nonce == nonce ? .won : .lost
+        case .record(let record): self = .bury(record)
+        case nil: self = .plant
+        }
+    }
+}
+
+/// **R14**: whether the access time is saved with this request.
+enum AccessRule {
+    static func isDue(accessedAt: Int64, savedAt: Int64, saveInterval: Int64) -> Bool {
+        accessedAt - savedAt >= saveInterval
+    }
+}

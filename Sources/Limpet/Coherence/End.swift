@@ -1,0 +1,149 @@
+/// A session ends, or gets another id: rules R15 and R24.
+extension SessionCoherence {
+    /// R15: ends a session on all nodes. Whoever's tombstone it is, and nobody else, tells
+    /// `destroyed`.
+    func end(_ id: SessionID, _ keys: SessionStoreKeys, reason: Tombstone.Reason) async throws {
+        // Forgotten first: whatever happens below, this node serves it no more.
+        local.remove(id)
+        let tombstone = Tombstone(reason: reason)
+        for attempt in 0..<Self.attempts {
+            try await pause(before: attempt)
+            let (stored, token) = try await readData(keys)
+            let decision = EndDecision(stored: stored, nonce: tombstone.nonce)
+            if case .lost = decision { return }
+            guard try await isBuried(keys, tombstone, decision, token) else { continue }
+            // A change of the id ends no session.
+            if reason != .rotated {
+                statistics.destroyed.add(1)
+                events.destroyed(id, reason == .expired ? .expired : .invalidated)
+            }
+            return
+        }
+        throw tooManyConflicts()
+    }
+
+    /// One step towards the tombstone. `false` if the store has to be read again.
+    private func isBuried(
+        _ keys: SessionStoreKeys, _ tombstone: Tombstone, _ decision: EndDecision, _ token: StoreToken?
+    ) async throws -> Bool {
+        do {
+            let bytes = try StoredSession.tombstone(tombstone).bytes(keys: keys)
+            let condition: StoreCondition
+            switch decision {
+            case .won: return true
+            case .lost: return false
+            case .plant:
+                // Raised only if it is there: a missing one is as good, since copies that find none read the record.
+                _ = try await store.increment(keys.epoch)
+                condition = .absent
+            case .bury(let record):
+                guard let token else { return false }
+                _ = try await raiseEpoch(keys, beyond: record.epoch, timeToLive: tombstoneTimeToLive)
+                condition = .unchanged(since: token)
+            }
+            if case .stored = try await store.put(
+                bytes, for: keys.data, timeToLive: tombstoneTimeToLive, if: condition)
+            {
+                return true
+            }
+            statistics.conflicts.add(1)
+            return false
+        } catch let error as StoreError where error.mayHaveTakenEffect {
+            return false
+        } catch let error as StoreError {
+            throw SessionError(error)
+        }
+    }
+
+    /// For the scavenger, in the session's lock: a request may have come in the meantime.
+    func expireIfDue(_ copy: SessionCopy) async throws {
+        guard local.find(copy.id) === copy, copy.withState({ $0.record.expiresAt }) <= clock.wallMilliseconds() else {
+            return
+        }
+        try await expire(copy)
+    }
+
+    /// Ends a session that this node is home of and that nobody asked for in time, unless the store knows better.
+    func expire(_ copy: SessionCopy) async throws {
+        let state = copy.snapshot
+        let found = try await read(copy.keys)
+        local.remove(copy.id)
+        switch found.stored {
+        case .tombstone: return
+        // Another node has it: the expiry is that node's to judge.
+        case .record(let record) where record.home != node || record.epoch != state.record.epoch: return
+        // Gone from the store as well. Only if nobody has touched it since was it this node's to end.
+        case nil where found.counter != state.record.epoch: return
+        case .record, nil: try await end(copy.id, copy.keys, reason: .expired)
+        }
+    }
+
+    /// R24: stores the session under a fresh id, and puts a tombstone in the place of the old one.
+    ///
+    /// A change that another node commits to the old id meanwhile is carried over; once the tombstone is there, no more can
+    /// come.
+    ///
+    /// - Returns: the new id, or why the session has ended instead.
+    func rotate(_ copy: SessionCopy, _ changes: SessionChanges) async throws -> Rotated {
+        let tombstone = Tombstone(reason: .rotated)
+        let id = SessionID()
+        let keys = names.keys(of: id)
+        let old = copy.snapshot
+        let fresh = try await plant(renamed(old.record, changes), id: id, keys: keys)
+        // From here on the old id is not read from memory: either the tombstone comes, or the next request finds out.
+        copy.withState { $0.isSuspect = true }
+        var token = old.token
+        for attempt in 0..<Self.attempts {
+            try await pause(before: attempt)
+            var decision = EndDecision.bury(old.record)
+            if token == nil || attempt > 0 {
+                let (stored, current) = try await readData(copy.keys)
+                token = current
+                decision = EndDecision(stored: stored, nonce: tombstone.nonce)
+                if case .lost = decision {
+                    local.remove(copy.id)
+                    try await end(id, keys, reason: .rotated)
+                    return .gone
+                }
+                if case .bury(let newer) = decision, newer.home != old.record.home || newer.epoch != old.record.epoch {
+                    guard case .stored = try await commitWhole(renamed(newer, changes), to: fresh) else { return .gone }
+                }
+            }
+            if try await isBuried(copy.keys, tombstone, decision, token) {
+                local.remove(copy.id)
+                statistics.commits.add(1)
+                return .renamed(id)
+            }
+            token = nil
+        }
+        throw tooManyConflicts()
+    }
+
+    /// What became of a session whose id was to change.
+    enum Rotated {
+        case renamed(SessionID)
+        case gone
+    }
+
+    /// The record of the new id.
+    private func renamed(_ record: SessionRecord, _ changes: SessionChanges) -> SessionRecord {
+        var record = record
+        let now = clock.wallMilliseconds()
+        changes.apply(to: &record)
+        record.home = node
+        record.epoch = Epoch(wallMilliseconds: now)
+        record.cookieSetAt = now
+        return record
+    }
+
+    /// Writes a record over the one of an id that no client knows yet.
+    private func commitWhole(_ record: SessionRecord, to copy: SessionCopy) async throws -> Committed {
+        var changes = SessionChanges()
+        let current = copy.snapshot.record
+        for name in Set(current.attributes.keys).union(record.attributes.keys) {
+            changes.attributes.updateValue(record.attributes[name], forKey: name)
+        }
+        changes.maxInactive = record.maxInactive
+        return try await commit(changes, to: copy, cookieNamesThisNode: true)
+    }
+}

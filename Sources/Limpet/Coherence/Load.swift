@@ -1,0 +1,232 @@
+/// A request finds its session: rules R1 to R4, and R18 where the store has lost it.
+extension SessionCoherence {
+    /// Finds the session of a cookie; `nil` if there is none.
+    ///
+    /// The sticky path ends in this function, without a store call and without suspension.
+    func checkout(_ cookie: SessionCookie.Presented) async throws -> Checkout? {
+        let now = clock.monotonicNanoseconds()
+        guard let copy = local.find(cookie.id) else { return try await load(cookie, copy: nil) }
+        let decision = copy.withState { state in
+            ReadDecision(
+                copy: .init(home: state.record.home, isSuspect: state.isSuspect, verifiedAt: state.verifiedAt),
+                node: node, cookieNamesThisNode: cookie.namesThisNode, now: now, saveInterval: saveIntervalNanoseconds)
+        }
+        switch decision {
+        case .trust:
+            return try await use(copy, cookie, source: .local)
+        case .verify:
+            guard try await verify(copy, at: now) else { return try await load(cookie, copy: copy) }
+            return try await use(copy, cookie, source: .verified)
+        case .load:
+            return try await load(cookie, copy: copy)
+        }
+    }
+
+    /// R2: whether the copy has the store's epoch.
+    private func verify(_ copy: SessionCopy, at now: UInt64) async throws(SessionError) -> Bool {
+        let counter = try await epoch(copy.keys)
+        return copy.withState { state in
+            guard counter == state.record.epoch else { return false }
+            // Known as of the moment before the question.
+            state.verifiedAt = now
+            return true
+        }
+    }
+
+    /// Starts the request on a copy that is known to be the session; ends the session if it has expired.
+    private func use(
+        _ copy: SessionCopy, _ cookie: SessionCookie.Presented, source: Session.Source
+    ) async throws -> Checkout? {
+        let now = clock.wallMilliseconds()
+        let checkout = copy.withState { state -> Checkout? in
+            guard state.record.expiresAt > now else { return nil }
+            access(&state, at: now)
+            return Checkout(
+                copy: copy, state: state, source: source, routeIsStale: !cookie.namesThisNode,
+                isAccessSaveDue: AccessRule.isDue(
+                    accessedAt: state.record.accessedAt, savedAt: state.savedAt, saveInterval: saveIntervalMilliseconds)
+            )
+        }
+        guard let checkout else {
+            try await expire(copy)
+            return nil
+        }
+        switch source {
+        case .local: statistics.localHits.add(1)
+        case .verified: statistics.verified.add(1)
+        case .store, .new: break
+        }
+        return checkout
+    }
+
+    private func access(_ state: inout SessionCopy.State, at now: Int64) {
+        state.record.lastAccessedAt = state.record.accessedAt
+        // A clock that was set back does not make a session older than it is.
+        state.record.accessedAt = max(state.record.accessedAt, now)
+    }
+
+    /// R3: reads the session from the store and brings it home to this node.
+    private func load(_ cookie: SessionCookie.Presented, copy: SessionCopy?) async throws -> Checkout? {
+        let keys = copy?.keys ?? names.keys(of: cookie.id)
+        for attempt in 0..<Self.attempts {
+            try await pause(before: attempt)
+            let asked = clock.monotonicNanoseconds()
+            let found = try await read(keys)
+            let now = clock.wallMilliseconds()
+            let copyState = copy?.snapshot
+            let decision = LoadDecision(
+                stored: found.stored, counter: found.counter,
+                copy: copyState.map {
+                    .init(isHome: $0.record.home == node, epoch: $0.record.epoch, expiresAt: $0.record.expiresAt)
+                },
+                cookieNamesThisNode: cookie.namesThisNode, now: now, tolerance: expiryTolerance)
+            switch decision {
+            case .gone, .notFound:
+                local.remove(cookie.id)
+                return nil
+            case .expired:
+                local.remove(cookie.id)
+                try await end(cookie.id, keys, reason: .expired)
+                return nil
+            case .republish:
+                if let copy, try await republish(copy) {
+                    statistics.loads.add(1)
+                    return try await use(copy, cookie, source: .store)
+                }
+            case .take(let record):
+                // An earlier life of this node may have seen more requests than it saved.
+                let ownAccess = copyState.map { $0.record.home == node ? $0.record.accessedAt : 0 } ?? 0
+                let taken = try await take(
+                    record, token: found.token, keys: keys, id: cookie.id,
+                    accessedAt: max(record.accessedAt, found.accessedAt, ownAccess), now: now, asked: asked)
+                guard let taken else { continue }
+                statistics.loads.add(1)
+                if record.home != node { statistics.takeovers.add(1) }
+                return Checkout(
+                    copy: taken, state: taken.snapshot, source: .store, routeIsStale: !cookie.namesThisNode,
+                    isAccessSaveDue: false)
+            }
+        }
+        throw tooManyConflicts()
+    }
+
+    /// R3 and R6: raises the epoch, so that every older copy is known to be stale, and swaps the record for one that names
+    /// this node as home. `nil` if the record was changed meanwhile, or nobody knows: read again.
+    private func take(
+        _ record: SessionRecord, token: StoreToken?, keys: SessionStoreKeys, id: SessionID, accessedAt: Int64,
+        now: Int64,
+        asked: UInt64
+    ) async throws -> SessionCopy? {
+        guard let token else { return nil }
+        let timeToLive = timeToLive(maxInactive: record.maxInactive)
+        var record = record
+        record.home = node
+        record.epoch = try await raiseEpoch(keys, beyond: record.epoch, timeToLive: timeToLive)
+        record.lastAccessedAt = accessedAt
+        record.accessedAt = max(accessedAt, now)
+        do {
+            let bytes = try StoredSession.record(record).bytes(keys: keys)
+            switch try await store.put(bytes, for: keys.data, timeToLive: timeToLive, if: .unchanged(since: token)) {
+            case .stored(let token):
+                let copy = SessionCopy(
+                    id: id, keys: keys,
+                    state: .init(record: record, token: token, verifiedAt: asked, savedAt: accessedAt))
+                local.insert(copy)
+                if token == nil { refresh.add(copy) }
+                return copy
+            case .conflict:
+                statistics.conflicts.add(1)
+                return nil
+            }
+        } catch {
+            if error.mayHaveTakenEffect { return nil }
+            throw SessionError(error)
+        }
+    }
+
+    /// R18: puts a session that the store has lost back from its copy, under an epoch that no other copy has.
+    ///
+    /// - Returns: `false` if somebody else's record is there after all: the copy is suspect from then on.
+    func republish(_ copy: SessionCopy) async throws(SessionError) -> Bool {
+        do {
+            let asked = clock.monotonicNanoseconds()
+            var record = copy.snapshot.record
+            let timeToLive = timeToLive(maxInactive: record.maxInactive)
+            let counter = try await store.get(copy.keys.epoch).flatMap { Epoch(ascii: $0.bytes) }
+            record.epoch = Epoch(
+                wallMilliseconds: clock.wallMilliseconds(), after: [record.epoch] + (counter.map { [$0] } ?? []))
+            let bytes = try StoredSession.record(record).bytes(keys: copy.keys)
+            switch try await store.putIfAbsent(bytes, for: copy.keys.data, timeToLive: timeToLive) {
+            case .conflict:
+                copy.withState { $0.isSuspect = true }
+                return false
+            case .stored(let token):
+                copy.withState { state in
+                    state.record = record
+                    state.token = token
+                    state.verifiedAt = asked
+                    state.isSuspect = false
+                    state.savedAt = record.accessedAt
+                }
+                statistics.republished.add(1)
+                if token == nil { refresh.add(copy) }
+                try await make(copy.keys, atLeast: record.epoch, timeToLive: timeToLive)
+                return true
+            }
+        } catch {
+            throw SessionError(error)
+        }
+    }
+
+    /// Makes the epoch counter, or raises it, to a record's epoch.
+    private func make(
+        _ keys: SessionStoreKeys, atLeast epoch: Epoch, timeToLive: Duration
+    ) async throws(StoreError) {
+        guard case .conflict = try await store.putIfAbsent(epoch.ascii, for: keys.epoch, timeToLive: timeToLive),
+            let entry = try await store.get(keys.epoch), let counter = Epoch(ascii: entry.bytes), counter < epoch
+        else { return }
+        // Two that raise at once make it higher than the record's epoch: the next reader reloads.
+        _ = try await store.increment(keys.epoch, by: epoch.value - counter.value)
+    }
+
+    /// What the store has of a session.
+    struct Found {
+        let stored: StoredSession?
+        let token: StoreToken?
+        let counter: Epoch?
+        let accessedAt: Int64
+    }
+
+    /// Reads record, epoch and access time in one round trip.
+    func read(_ keys: SessionStoreKeys) async throws(SessionError) -> Found {
+        let results = await store.get([keys.data, keys.epoch, keys.access])
+        do {
+            let data = try results[0].get()
+            let counter = try results[1].get()
+            let access = try results[2].get()
+            return Found(
+                stored: try data.map { entry throws(StoreError) in try StoredSession(bytes: entry.bytes, keys: keys) },
+                token: data?.token, counter: try counter.map(Self.counter),
+                accessedAt: try access.map { entry throws(StoreError) in
+                    try AccessTime(bytes: entry.bytes, keys: keys).accessedAt
+                } ?? 0)
+        } catch {
+            throw SessionError(error)
+        }
+    }
+
+    private func epoch(_ keys: SessionStoreKeys) async throws(SessionError) -> Epoch? {
+        do {
+            return try await store.get(keys.epoch).map(Self.counter)
+        } catch {
+            throw SessionError(error)
+        }
+    }
+
+    private static func counter(_ entry: StoreEntry) throws(StoreError) -> Epoch {
+        guard let epoch = Epoch(ascii: entry.bytes) else {
+            throw StoreError(.corrupt, "a session's epoch in the store is no number", mayHaveTakenEffect: false)
+        }
+        return epoch
+    }
+}

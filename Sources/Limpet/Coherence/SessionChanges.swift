@@ -1,0 +1,71 @@
+/// What one request did to its session.
+struct SessionChanges: Sendable {
+    enum Ending: Sendable {
+        case stays, rotates, ends
+    }
+
+    /// Attributes with other bytes than the request had found; `nil` for those it removed.
+    var attributes: [String: Attribute?] = [:]
+    /// Milliseconds, if the request set it.
+    var maxInactive: Int64?
+    var ending = Ending.stays
+    /// The id that the handler was told; for a session that is not stored yet, and only if it asked.
+    var newID: SessionID?
+
+    var isDirty: Bool { !attributes.isEmpty || maxInactive != nil }
+
+    /// Puts this request's changes, and nothing else, on a record.
+    func apply(to record: inout SessionRecord) {
+        for (name, attribute) in attributes { record.attributes[name] = attribute }
+        if let maxInactive { record.maxInactive = maxInactive }
+    }
+}
+
+/// A request's session as it was found.
+struct Checkout: Sendable {
+    /// The copy in memory; `nil` for a session that is stored nowhere yet.
+    let copy: SessionCopy?
+    let id: SessionID?
+    let source: Session.Source
+    let home: String?
+    let epoch: Epoch?
+    let createdAt: Int64
+    let lastAccessedAt: Int64
+    let maxInactive: Int64
+    let attributes: [String: Attribute]
+    /// The client's cookie names another node.
+    let routeIsStale: Bool
+    /// R14: the store's access time is older than the save interval.
+    let isAccessSaveDue: Bool
+
+    /// A session that is stored nowhere yet.
+    init(newAt now: Int64, maxInactive: Int64) {
+        copy = nil
+        id = nil
+        source = .new
+        home = nil
+        epoch = nil
+        createdAt = now
+        lastAccessedAt = now
+        self.maxInactive = maxInactive
+        attributes = [:]
+        routeIsStale = false
+        isAccessSaveDue = false
+    }
+
+    init(
+        copy: SessionCopy, state: SessionCopy.State, source: Session.Source, routeIsStale: Bool, isAccessSaveDue: Bool
+    ) {
+        self.copy = copy
+        id = copy.id
+        self.source = source
+        home = state.record.home.name
+        epoch = state.record.epoch
+        createdAt = state.record.createdAt
+        lastAccessedAt = state.record.lastAccessedAt
+        maxInactive = state.record.maxInactive
+        attributes = state.record.attributes
+        self.routeIsStale = routeIsStale
+        self.isAccessSaveDue = isAccessSaveDue
+    }
+}

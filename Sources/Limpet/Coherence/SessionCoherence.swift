@@ -1,0 +1,102 @@
+import Logging
+
+/// The coherence protocol (see the article Coherence): what a node does with the store, so that a session that lives in many
+/// memories is one session.
+///
+/// The record in the store is the truth, and a conditional write on it the only commit. The rules are values in
+/// `Decisions.swift`; the sequences over the store are extensions of this class, a file for each part of a session's life:
+/// load, commit, create and end.
+final class SessionCoherence: Sendable {
+    /// The largest difference of nodes' clocks that is tolerated: whoever judges another node's times adds it.
+    static let slack = Duration.seconds(10)
+    /// How long a request may take at most: a tombstone outlives every request that could bring its session back.
+    static let longestRequest = Duration.seconds(300)
+    /// How often a sequence begins anew after a conflict or an unknown outcome, before the request is answered with 503.
+    static let attempts = 5
+
+    let node: NodeIdentity
+    let configuration: SessionConfiguration
+    let store: CountedStore
+    let names: StoreNames
+    let local = LocalSessions()
+    let refresh: TokenRefresh
+    let clock: any NodeClock
+    let events: SessionEvents
+    let statistics: SessionStatistics
+    let logger: Logger
+
+    init(
+        store: CountedStore, configuration: SessionConfiguration, clock: any NodeClock, events: SessionEvents,
+        statistics: SessionStatistics, logger: Logger
+    ) {
+        node = NodeIdentity(name: configuration.node, incarnation: .random(in: .min ... .max))
+        self.configuration = configuration
+        self.store = store
+        names = StoreNames(
+            prefix: configuration.store.prefix, contextPath: configuration.contextPath,
+            virtualHost: configuration.virtualHost)
+        refresh = TokenRefresh(store: store)
+        self.clock = clock
+        self.events = events
+        self.statistics = statistics
+        self.logger = logger
+        saveIntervalNanoseconds = configuration.saveInterval.nanoseconds
+        saveIntervalMilliseconds = configuration.saveInterval.milliseconds
+    }
+
+    let saveIntervalNanoseconds: UInt64
+    let saveIntervalMilliseconds: Int64
+
+    /// How long the store keeps a session's keys: the home's memory may be ahead by the save interval, and its clock by the
+    /// slack.
+    func timeToLive(maxInactive: Int64) -> Duration {
+        .milliseconds(maxInactive) + configuration.saveInterval + Self.slack
+    }
+
+    /// A tombstone outlives whoever could still write: a home that has not asked since, and the longest request.
+    var tombstoneTimeToLive: Duration { configuration.saveInterval + Self.longestRequest + Self.slack }
+
+    /// What a foreign judge of an expiry adds to it.
+    var expiryTolerance: Int64 { (configuration.saveInterval + Self.slack).milliseconds }
+
+    /// Raises a session's epoch counter beyond the epoch of a record, makes it if it is missing, and returns its value,
+    /// which no other node gets.
+    ///
+    /// The counter is never set, only made where it is absent and raised: two nodes that do so at once get two numbers.
+    func raiseEpoch(_ keys: SessionStoreKeys, beyond epoch: Epoch, timeToLive: Duration) async throws(SessionError)
+        -> Epoch
+    {
+        do {
+            for _ in 0..<Self.attempts {
+                if let value = try await store.increment(keys.epoch) {
+                    if value > epoch.value { return Epoch(value) }
+                    // Below the record's: made by a node whose clock is behind. Another one that raises it at the same time
+                    // only makes it higher.
+                    if let raised = try await store.increment(keys.epoch, by: epoch.value - value + 1) {
+                        return Epoch(raised)
+                    }
+                } else {
+                    let fresh = Epoch(wallMilliseconds: clock.wallMilliseconds(), after: [epoch])
+                    if case .stored = try await store.putIfAbsent(fresh.ascii, for: keys.epoch, timeToLive: timeToLive)
+                    {
+                        return fresh
+                    }
+                }
+            }
+        } catch {
+            throw SessionError(error)
+        }
+        throw tooManyConflicts()
+    }
+
+    /// Before a sequence begins anew: at once the first time, after that a few milliseconds, at random, so that two nodes
+    /// that met once do not meet again.
+    func pause(before attempt: Int) async throws {
+        guard attempt > 1 else { return }
+        try await clock.sleep(for: .microseconds(.random(in: 1000...4000) * attempt))
+    }
+
+    func tooManyConflicts() -> SessionError {
+        SessionError(.conflict, "the session was changed elsewhere \(Self.attempts) times while this request wrote it")
+    }
+}

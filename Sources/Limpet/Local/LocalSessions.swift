@@ -1,0 +1,77 @@
+import HeapModule
+import Synchronization
+
+/// The copies of sessions in this node's memory, and an index of when they expire.
+///
+/// Nothing here is authoritative: see ``SessionCopy``.
+final class LocalSessions: Sendable {
+    private struct Due: Comparable {
+        let at: Int64
+        let id: SessionID
+        static func < (first: Due, second: Due) -> Bool { first.at < second.at }
+        static func == (first: Due, second: Due) -> Bool { first.at == second.at }
+    }
+
+    private struct Slot {
+        let copy: SessionCopy
+        /// When the index tells of the copy: at or before its expiry.
+        var due: Int64
+    }
+
+    private struct Contents {
+        var slots: [SessionID: Slot] = [:]
+        /// One entry for each slot, and some that are of no slot any more. A session that was used since is put back in its
+        /// new place when its old one comes.
+        var expiry = Heap<Due>()
+    }
+
+    private final class Shard: Sendable { let contents = Mutex(Contents()) }
+
+    private static let shardCount = 64
+    private let shards = (0..<shardCount).map { _ in Shard() }
+
+    private func shard(_ id: SessionID) -> Shard {
+        shards[Int(truncatingIfNeeded: id.spread) & (Self.shardCount - 1)]
+    }
+
+    func find(_ id: SessionID) -> SessionCopy? {
+        shard(id).contents.withLock { $0.slots[id]?.copy }
+    }
+
+    /// Keeps a copy. One that is kept already takes a new place in the index only if it expires earlier now.
+    func insert(_ copy: SessionCopy) {
+        let due = copy.withState { $0.record.expiresAt }
+        shard(copy.id).contents.withLock { contents in
+            if let slot = contents.slots[copy.id], slot.copy === copy, slot.due <= due { return }
+            contents.slots[copy.id] = Slot(copy: copy, due: due)
+            contents.expiry.insert(Due(at: due, id: copy.id))
+        }
+    }
+
+    func remove(_ id: SessionID) {
+        shard(id).contents.withLock { _ = $0.slots.removeValue(forKey: id) }
+    }
+
+    var count: Int { shards.reduce(0) { $0 + $1.contents.withLock { $0.slots.count } } }
+
+    /// The copies that have expired by now. Each is told again a while later, if it is still here.
+    func expired(at now: Int64, againAfter delay: Int64) -> [SessionCopy] {
+        var expired: [SessionCopy] = []
+        for shard in shards {
+            shard.contents.withLock { contents in
+                while let due = contents.expiry.min, due.at <= now {
+                    contents.expiry.removeMin()
+                    guard let slot = contents.slots[due.id], slot.due == due.at else { continue }
+                    var next = slot.copy.withState { $0.record.expiresAt }
+                    if next <= now {
+                        expired.append(slot.copy)
+                        next = now + delay
+                    }
+                    contents.slots[due.id]?.due = next
+                    contents.expiry.insert(Due(at: next, id: due.id))
+                }
+            }
+        }
+        return expired
+    }
+}

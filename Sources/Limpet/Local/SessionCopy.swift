@@ -1,0 +1,39 @@
+import Synchronization
+
+/// A copy of one session in this node's memory.
+///
+/// The record in the store is authoritative, not this copy: it may be used without asking only under rule R1 (``Coherence``),
+/// and what a request changes is in it only after the store acknowledged it. The access time alone may be ahead of the
+/// store's, by the save interval.
+///
+/// The session's lock decides who may change it; the mutex is for those who look at it without the lock, as the
+/// scavenger and the token refresh do.
+final class SessionCopy: Sendable {
+    struct State: Sendable {
+        var record: SessionRecord
+        /// What a conditional write needs; `nil` if the store did not tell it, or it is no longer good.
+        var token: StoreToken?
+        /// Monotonic time at which the copy was known to be the store's, or `nil` if it has to be asked about.
+        var verifiedAt: UInt64?
+        /// Must not be read from: kept because after a loss of memory it may be the only one.
+        var isSuspect = false
+        /// The access time at which the store's times to live were last started anew.
+        var savedAt: Int64
+    }
+
+    let id: SessionID
+    let keys: SessionStoreKeys
+    private let state: Mutex<State>
+
+    init(id: SessionID, keys: SessionStoreKeys, state: State) {
+        self.id = id
+        self.keys = keys
+        self.state = Mutex(state)
+    }
+
+    func withState<Result>(_ body: (inout State) throws -> Result) rethrows -> Result {
+        try state.withLock { state in try body(&state) }
+    }
+
+    var snapshot: State { state.withLock { $0 } }
+}

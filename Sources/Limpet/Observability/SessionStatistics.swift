@@ -1,0 +1,113 @@
+import Synchronization
+
+/// What the sessions of this node did since it started: counters that cost a few nanoseconds, read with
+/// ``SessionManager/statistics``.
+final class SessionStatistics: Sendable {
+    /// A number that only grows.
+    final class Counter: Sendable {
+        private let number = Atomic<Int>(0)
+        func add(_ amount: Int) { number.add(amount, ordering: .relaxed) }
+        var value: Int { number.load(ordering: .relaxed) }
+    }
+
+    let localHits = Counter()
+    let verified = Counter()
+    let loads = Counter()
+    let takeovers = Counter()
+    let created = Counter()
+    let commits = Counter()
+    let merges = Counter()
+    let conflicts = Counter()
+    let accessTimeSaves = Counter()
+    let accessTimeSaveFailures = Counter()
+    let republished = Counter()
+    let destroyed = Counter()
+    let lockWaits = Counter()
+    let undecodable = Counter()
+    let writesAfterSeal = Counter()
+    let storeGets = Counter()
+    let storePuts = Counter()
+    let storeIncrements = Counter()
+    let storeTouches = Counter()
+    let storeDeletes = Counter()
+}
+
+/// The counters of a node, since it started.
+public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
+    /// Requests whose session was in memory and trusted: no store call.
+    public var localHits = 0
+    /// Requests whose session was in memory and compared with the store's epoch.
+    public var verified = 0
+    /// Requests whose session was read from the store.
+    public var loads = 0
+    /// Sessions that came home here from another node, or from an earlier start of this one.
+    public var takeovers = 0
+    /// Sessions that were created here.
+    public var created = 0
+    /// Changes that the store acknowledged, merges included.
+    public var commits = 0
+    /// Changes that were put on a newer record of another node.
+    public var merges = 0
+    /// Conditional writes that the store refused.
+    public var conflicts = 0
+    /// Access times that were written without a change.
+    public var accessTimeSaves = 0
+    /// Access times that could not be written; they are with the next request.
+    public var accessTimeSaveFailures = 0
+    /// Sessions that the store had lost and that this node put back.
+    public var republished = 0
+    /// Sessions that this node ended: invalidated or expired.
+    public var destroyed = 0
+    /// Requests that waited in line for their session.
+    public var lockWaits = 0
+    /// Attributes that could not be decoded as the type that was asked for.
+    public var undecodable = 0
+    /// Writes that came after the session was sealed, and were refused.
+    public var writesAfterSeal = 0
+    /// Calls of the store by kind.
+    public var storeOperations = StoreOperations()
+    /// Sessions in this node's memory now.
+    public var sessionsInMemory = 0
+
+    /// Calls of the store by kind; one call may read many keys.
+    public struct StoreOperations: Sendable, Hashable, Codable {
+        /// Reads.
+        public var get = 0
+        /// Writes, with or without a condition.
+        public var put = 0
+        /// Increments.
+        public var increment = 0
+        /// Renewals of a time to live.
+        public var touch = 0
+        /// Deletions.
+        public var delete = 0
+
+        /// All calls together.
+        public var total: Int {
+            return self.get + put + increment + touch + delete
+        }
+    }
+
+    init(_ statistics: SessionStatistics, sessionsInMemory: Int) {
+        localHits = statistics.localHits.value
+        verified = statistics.verified.value
+        loads = statistics.loads.value
+        takeovers = statistics.takeovers.value
+        created = statistics.created.value
+        commits = statistics.commits.value
+        merges = statistics.merges.value
+        conflicts = statistics.conflicts.value
+        accessTimeSaves = statistics.accessTimeSaves.value
+        accessTimeSaveFailures = statistics.accessTimeSaveFailures.value
+        republished = statistics.republished.value
+        destroyed = statistics.destroyed.value
+        lockWaits = statistics.lockWaits.value
+        undecodable = statistics.undecodable.value
+        writesAfterSeal = statistics.writesAfterSeal.value
+        storeOperations = StoreOperations(
+            get: statistics.storeGets.value, put: statistics.storePuts.value,
+            increment: statistics.storeIncrements.value, touch: statistics.storeTouches.value,
+            delete: statistics.storeDeletes.value)
+        self.sessionsInMemory = sessionsInMemory
+    }
+}

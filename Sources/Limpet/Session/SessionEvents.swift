@@ -1,0 +1,27 @@
+/// What an application is told about the lives of its sessions.
+///
+/// Each session's beginning and end is told once, on the node where it happens, after the store acknowledged it. A session
+/// that ends while no node has it in memory is not told yet.
+public struct SessionEvents: Sendable {
+    /// Why a session ended.
+    public enum End: Sendable, Hashable {
+        /// By ``Session/invalidate()``.
+        case invalidated
+        /// Nobody asked for it for longer than its ``Session/maxInactive``.
+        case expired
+    }
+
+    /// A session was stored for the first time.
+    public var created: @Sendable (SessionID) -> Void
+    /// A session ended. A change of its id tells neither.
+    public var destroyed: @Sendable (SessionID, End) -> Void
+
+    /// Both are called on the request's thread and must not block.
+    public init(
+        created: @escaping @Sendable (SessionID) -> Void = { _ in },
+        destroyed: @escaping @Sendable (SessionID, End) -> Void = { _, _ in }
+    ) {
+        self.created = created
+        self.destroyed = destroyed
+    }
+}

@@ -1,0 +1,180 @@
+public import Configuration
+
+/// Every knob of the sessions: the sections `session`, `lock` and `store` of the configuration.
+///
+/// A default stands here, once, with its reason; a test holds this file, `Config/limpet.json` and the documentation
+/// together.
+public struct SessionConfiguration: ConfigurationSection, Hashable {
+    /// This node's route: the part of the cookie that a balancer finds the node by. Unique in the cluster; 1 to 32 of
+    /// `A-Z a-z 0-9 _ -`.
+    public var node = "a"
+    /// How the balancer sends requests. `sticky`: a client stays with the node that its cookie names, as long as it lives.
+    public var mode = Mode.sticky
+    /// How long a session lives without a request. Half an hour is what servlet containers have taught users to expect.
+    public var maxInactive = Duration.seconds(1800)
+    /// How long a copy in memory is trusted without asking the store, and how far the access time in the store may lag.
+    /// 0 asks at every request. A minute costs an active session four small operations a minute.
+    public var saveInterval = Duration.seconds(60)
+    /// Applications with different context paths do not share sessions, also where they share a store and a cookie.
+    public var contextPath = "/"
+    /// Applications with different virtual hosts do not share sessions either.
+    public var virtualHost = ""
+    /// The session's cookie.
+    public var cookie = Cookie()
+    /// Entering and leaving a session.
+    public var lock = Lock()
+    /// The store that the nodes share.
+    public var store = Store()
+
+    /// How the balancer sends requests.
+    public enum Mode: String, Sendable, Hashable {
+        /// A client stays with the node that its cookie names.
+        case sticky
+    }
+
+    /// The session's cookie. It is always `HttpOnly`: no script needs a session's id.
+    public struct Cookie: Sendable, Hashable {
+        /// The cookie's name (a token of RFC 9110, section 5.6.2).
+        public var name = "session"
+        /// The path that the client sends it for.
+        public var path = "/"
+        /// The domain that the client sends it to; empty for the host that set it alone, the safest.
+        public var domain = ""
+        /// Send it over TLS alone. Off by default, since the bundled server speaks cleartext behind a balancer: turn it on
+        /// wherever users come over TLS.
+        public var secure = false
+        /// Whether other sites' requests carry it. `lax` keeps links from elsewhere logged in and their forms not.
+        public var sameSite = SameSite.lax
+
+        /// Whether other sites' requests carry the cookie.
+        public enum SameSite: String, Sendable, Hashable, CaseIterable {
+            /// Only this site's own requests.
+            case strict
+            /// This site's requests, and links from others.
+            case lax
+            /// All requests; needs `secure`.
+            case none
+        }
+    }
+
+    /// Entering and leaving a session.
+    public struct Lock: Sendable, Hashable {
+        /// How long a request waits for the session's lock before it is answered with 503. Ten seconds are longer than
+        /// a page should take, and shorter than a browser's patience.
+        public var timeout = Duration.seconds(10)
+    }
+
+    /// The store that the nodes share.
+    public struct Store: Sendable, Hashable {
+        /// Which store. `memory` needs nothing, serves one node, and ends with the process.
+        public var kind = Kind.memory
+        /// How all keys begin: applications that share a store have different ones.
+        public var prefix = "limpet"
+        /// How long the store may take for an operation. A healthy memcached needs less than a millisecond; this much leaves
+        /// room for a lost packet (200 ms to the first retransmission on Linux).
+        public var timeout = Duration.milliseconds(250)
+
+        /// Which store.
+        public enum Kind: String, Sendable, Hashable, CaseIterable {
+            /// This process's memory: one node, sessions end with it.
+            case memory
+            /// memcached, shared by all nodes.
+            case memcached
+        }
+    }
+
+    /// The defaults.
+    public init() {}
+}
+
+extension SessionConfiguration {
+    static let nodeKey = ConfigurationKey(
+        "session.node", .text, "this node's name in the cookie, unique in the cluster")
+    static let modeKey = ConfigurationKey(
+        "session.mode", .choice([Mode.sticky.rawValue]), "how the balancer sends requests")
+    static let maxInactiveKey = ConfigurationKey(
+        "session.maxInactiveSeconds", .integer(1...31_536_000), "how long a session lives without a request")
+    static let saveIntervalKey = ConfigurationKey(
+        "session.saveIntervalSeconds", .integer(0...86_400),
+        "how long memory is trusted without asking the store; 0: never")
+    static let contextPathKey = ConfigurationKey(
+        "session.contextPath", .text, "applications with different paths do not share sessions")
+    static let virtualHostKey = ConfigurationKey(
+        "session.virtualHost", .text, "nor do applications with different virtual hosts")
+    static let cookieNameKey = ConfigurationKey("session.cookie.name", .text, "the cookie's name")
+    static let cookiePathKey = ConfigurationKey("session.cookie.path", .text, "the path it is sent for")
+    static let cookieDomainKey = ConfigurationKey(
+        "session.cookie.domain", .text, "the domain it is sent to; empty: the host that set it")
+    static let cookieSecureKey = ConfigurationKey("session.cookie.secure", .flag, "send it over TLS alone")
+    static let cookieSameSiteKey = ConfigurationKey(
+        "session.cookie.sameSite", .choice(Cookie.SameSite.allCases.map(\.rawValue)),
+        "whether other sites' requests carry it")
+    static let lockTimeoutKey = ConfigurationKey(
+        "lock.timeoutMilliseconds", .integer(1...3_600_000), "how long a request waits for its session")
+    static let storeKindKey = ConfigurationKey(
+        "store.kind", .choice(Store.Kind.allCases.map(\.rawValue)), "where sessions are kept for the other nodes")
+    static let storePrefixKey = ConfigurationKey("store.prefix", .text, "how all keys in the store begin")
+    static let storeTimeoutKey = ConfigurationKey(
+        "store.timeoutMilliseconds", .integer(1...60_000), "how long the store may take for an operation")
+
+    /// The keys of `session`, `lock` and `store`.
+    public static let keys = [
+        nodeKey, modeKey, maxInactiveKey, saveIntervalKey, contextPathKey, virtualHostKey, cookieNameKey, cookiePathKey,
+        cookieDomainKey, cookieSecureKey, cookieSameSiteKey, lockTimeoutKey, storeKindKey, storePrefixKey,
+        storeTimeoutKey,
+    ]
+
+    /// Reads `session`, `lock` and `store`; a key that is not there keeps its default.
+    public init(config: ConfigReader) async throws(ConfigurationError) {
+        node = try await config.text(Self.nodeKey) ?? node
+        mode = try await config.text(Self.modeKey).flatMap(Mode.init) ?? mode
+        maxInactive = try await config.integer(Self.maxInactiveKey).map { .seconds($0) } ?? maxInactive
+        saveInterval = try await config.integer(Self.saveIntervalKey).map { .seconds($0) } ?? saveInterval
+        contextPath = try await config.text(Self.contextPathKey) ?? contextPath
+        virtualHost = try await config.text(Self.virtualHostKey) ?? virtualHost
+        cookie.name = try await config.text(Self.cookieNameKey) ?? cookie.name
+        cookie.path = try await config.text(Self.cookiePathKey) ?? cookie.path
+        cookie.domain = try await config.text(Self.cookieDomainKey) ?? cookie.domain
+        cookie.secure = try await config.flag(Self.cookieSecureKey) ?? cookie.secure
+        cookie.sameSite =
+            try await config.text(Self.cookieSameSiteKey).flatMap(Cookie.SameSite.init) ?? cookie.sameSite
+        lock.timeout = try await config.integer(Self.lockTimeoutKey).map { .milliseconds($0) } ?? lock.timeout
+        store.kind = try await config.text(Self.storeKindKey).flatMap(Store.Kind.init) ?? store.kind
+        store.prefix = try await config.text(Self.storePrefixKey) ?? store.prefix
+        store.timeout = try await config.integer(Self.storeTimeoutKey).map { .milliseconds($0) } ?? store.timeout
+        try validate()
+    }
+
+    /// Refuses what no key's kind can: texts that would break a cookie or a store key, and knobs that exclude each other.
+    func validate() throws(ConfigurationError) {
+        func require(
+            _ key: ConfigurationKey, _ text: String, _ isRight: Bool, _ expectation: String
+        ) throws(ConfigurationError) {
+            guard isRight else { throw key.error("\"\(text)\"", mustBe: expectation) }
+        }
+        try require(Self.nodeKey, node, SessionCookie.isRoute(node.utf8), "1 to 32 of A-Z a-z 0-9 _ -")
+        try require(
+            Self.cookieNameKey, cookie.name,
+            !cookie.name.isEmpty && cookie.name.utf8.allSatisfy(SessionCookie.isTokenCharacter),
+            "a cookie's name: letters, digits and !#$%&'*+-.^_`|~")
+        try require(
+            Self.cookiePathKey, cookie.path,
+            cookie.path.hasPrefix("/") && cookie.path.utf8.allSatisfy(SessionCookie.isAttributeCharacter),
+            "a path that begins with / and has no ; and no control character")
+        try require(
+            Self.cookieDomainKey, cookie.domain,
+            cookie.domain.utf8.allSatisfy { SessionCookie.isTokenCharacter($0) },
+            "a domain name, or empty")
+        try require(
+            Self.contextPathKey, contextPath, contextPath.hasPrefix("/"), "a path that begins with /")
+        try require(
+            Self.storePrefixKey, store.prefix,
+            (1...64).contains(store.prefix.utf8.count)
+                && store.prefix.utf8.allSatisfy { (0x21...0x7E).contains($0) },
+            "1 to 64 characters of printable ASCII without a space")
+        // RFC 6265bis, section 5.6.7.1: browsers refuse SameSite=None without Secure.
+        try require(
+            Self.cookieSameSiteKey, cookie.sameSite.rawValue, cookie.sameSite != .none || cookie.secure,
+            "strict or lax, unless session.cookie.secure is true")
+    }
+}

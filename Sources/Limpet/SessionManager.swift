@@ -1,0 +1,143 @@
+public import HTTPTypes
+public import Logging
+public import ServiceLifecycle
+
+/// The sessions of one node.
+///
+/// ```
+/// request → cookie → lock → local copy → store → handler → complete → cookie
+///    1         2       3         4          5        6          7         8
+/// ```
+///
+/// ``withSession(_:_:_:)`` reads like that line; everything else hangs off it. How the copies in the memories of many nodes
+/// stay one session is told in the article Coherence.
+public final class SessionManager: Service {
+    private let cookie: SessionCookie
+    private let locks: SessionLocks
+    private let coherence: SessionCoherence
+    private let counters: SessionStatistics
+    private let clock: any NodeClock
+    private let logger: Logger
+
+    /// Makes the sessions of this node. Nothing is started and no connection made; a manager that does not run (``run()``)
+    /// serves requests all the same, but ends no expired session by itself.
+    ///
+    /// - Throws: ``ConfigurationError`` for a configuration that cannot be.
+    public init(
+        store: any SharedStore, configuration: SessionConfiguration, events: SessionEvents = SessionEvents(),
+        clock: any NodeClock = SystemClock(), logger: Logger
+    ) throws(ConfigurationError) {
+        try configuration.validate()
+        let counters = SessionStatistics()
+        cookie = SessionCookie(configuration)
+        locks = SessionLocks(timeout: configuration.lock.timeout, clock: clock, statistics: counters)
+        coherence = SessionCoherence(
+            store: CountedStore(store, statistics: counters), configuration: configuration, clock: clock,
+            events: events,
+            statistics: counters, logger: logger)
+        self.counters = counters
+        self.clock = clock
+        self.logger = logger
+    }
+
+    /// This node's name in cookies: `session.node`.
+    public var node: String { coherence.node.name }
+
+    /// Runs a handler with the request's session.
+    ///
+    /// A request without a session's cookie takes no lock, makes no store call and gets no cookie, until the handler writes a
+    /// value. What the handler wrote is acknowledged by the store before this returns; a handler that throws changes nothing.
+    ///
+    /// - Parameters:
+    ///   - requestFields: the request's header.
+    ///   - responseFields: where the response has its header, so that an adapter for another server is one line.
+    ///   - handler: what uses the session. Runs where this was called, without a hop.
+    /// - Throws: what the handler throws; ``SessionError`` if the session could not be had or stored; `CancellationError` if
+    ///   the request was cancelled while it waited.
+    public nonisolated(nonsending) func withSession<Response>(
+        _ requestFields: HTTPFields,
+        _ responseFields: WritableKeyPath<Response, HTTPFields>,
+        _ handler: (Session) async throws -> Response
+    ) async throws -> Response {
+        // 1, 2  Request, cookie: an id that is well-formed; whether it exists, only the store knows.
+        guard let presented = cookie.read(requestFields) else {
+            return try await withCheckedOut(nil, nil, waited: .zero, responseFields, handler)
+        }
+        // 3  Lock: one request at a time is in the session. The lease's end leaves it, on every path.
+        let lease = try await locks.enter(presented.id)
+        defer { extendLifetime(lease) }
+        // 4, 5  Local copy, store: this node's memory if it can be trusted, the store if not.
+        let found = try await coherence.checkout(presented)
+        return try await withCheckedOut(presented, found, waited: lease.waited, responseFields, handler)
+    }
+
+    private nonisolated(nonsending) func withCheckedOut<Response>(
+        _ presented: SessionCookie.Presented?, _ found: Checkout?, waited: Duration,
+        _ responseFields: WritableKeyPath<Response, HTTPFields>, _ handler: (Session) async throws -> Response
+    ) async throws -> Response {
+        let checkout = found ?? coherence.newCheckout()
+        let session = Session(checkout, lockWait: waited, logger: logger, statistics: counters)
+        // 6  Handler: all that it does with the session is synchronous and in memory.
+        var response: Response
+        do {
+            response = try await handler(session)
+        } catch {
+            session.abandon()
+            throw error
+        }
+        // 7  Complete: the store has acknowledged what the client is about to be told.
+        let answer = try await coherence.complete(try session.seal(), checkout, presented)
+        // 8  Cookie: the id if it is new, the route if the session came home.
+        switch answer {
+        case .keepCookie: break
+        case .setCookie(let id): response[keyPath: responseFields].append(cookie.set(id))
+        case .expireCookie: response[keyPath: responseFields].append(cookie.expire())
+        }
+        return response
+    }
+
+    /// What the sessions of this node did since it started, and how many are in memory.
+    public var statistics: SessionStatisticsSnapshot {
+        SessionStatisticsSnapshot(counters, sessionsInMemory: coherence.local.count)
+    }
+
+    /// How many sessions a request is in now.
+    var enteredCount: Int { locks.enteredCount }
+
+    /// Reads tokens behind the answers, and ends what has expired, until graceful shutdown.
+    public func run() async throws {
+        await cancelWhenGracefulShutdown {
+            await withTaskGroup(of: Void.self) { group in
+                group.addTask { await self.coherence.refresh.run() }
+                group.addTask { await self.endExpired() }
+            }
+        }
+    }
+
+    /// How often expired sessions are looked for: they are not served in the meantime.
+    static let scavengeInterval = Duration.seconds(10)
+
+    private func endExpired() async {
+        while true {
+            do { try await clock.sleep(for: Self.scavengeInterval) } catch { return }  // Cancelled: the node stops.
+            await scavenge()
+        }
+    }
+
+    /// Ends the sessions that have expired in this node's memory and that no request is in.
+    func scavenge() async {
+        let expired = coherence.local.expired(
+            at: clock.wallMilliseconds(), againAfter: Self.scavengeInterval.milliseconds)
+        for copy in expired {
+            guard let lease = locks.tryEnter(copy.id) else { continue }
+            defer { extendLifetime(lease) }
+            do {
+                try await coherence.expireIfDue(copy)
+            } catch {
+                logger.warning(
+                    "An expired session could not be ended; it is tried again",
+                    metadata: [LogKey.error: "\(error)", LogKey.node: "\(node)"])
+            }
+        }
+    }
+}
