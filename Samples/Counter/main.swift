@@ -1,1 +1,27 @@
-print("todo")
+import Limpet
+import LimpetMemcached
+import LimpetServer
+import Logging
+import ServiceLifecycle
+
+extension SessionKey<Int> { static var visits: Self { Self("visits") } }
+
+let (configuration, http, memcached) = await ConfigurationFile.loadOrExit(
+    CommandLine.arguments.dropFirst().first,
+    SessionConfiguration.self, HTTP2ServerConfiguration.self, MemcachedConfiguration.self)
+let logger = Logger(label: "counter")
+let store: any SharedStore =
+    switch configuration.store.kind {
+    case .memory: MemoryStore()
+    case .memcached: try MemcachedStore(configuration: memcached, timeout: configuration.store.timeout, logger: logger)
+    }
+let sessions = try SessionManager(store: store, configuration: configuration, logger: logger)
+let server = try HTTP2Server(
+    configuration: http, logger: logger,
+    handler: sessions.middleware { request, session in
+        session[.visits, default: 0] += 1
+        return .text("visits: \(session[.visits, default: 0])\n")
+    })
+try await ServiceGroup(
+    services: [store, sessions, server], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger
+).run()

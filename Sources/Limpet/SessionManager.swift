@@ -59,23 +59,28 @@ public final class SessionManager: Service {
         _ responseFields: WritableKeyPath<Response, HTTPFields>,
         _ handler: (Session) async throws -> Response
     ) async throws -> Response {
-        // 1, 2  Request, cookie: an id that is well-formed; whether it exists, only the store knows.
-        guard let presented = cookie.read(requestFields) else {
-            return try await withCheckedOut(nil, nil, waited: .zero, responseFields, handler)
+        do {
+            // 1, 2  Request, cookie: an id that is well-formed; whether it exists, only the store knows.
+            guard let presented = cookie.read(requestFields) else {
+                return try await run(handler, coherence.newCheckout(), nil, waited: .zero, responseFields)
+            }
+            // 3  Lock: one request at a time is in the session. The lease's end leaves it, on every path.
+            let lease = try await locks.enter(presented.id)
+            defer { extendLifetime(lease) }
+            // 4, 5  Local copy, store: this node's memory if it can be trusted, the store if not.
+            let checkout = try await coherence.checkout(presented) ?? coherence.newCheckout()
+            return try await run(handler, checkout, presented, waited: lease.waited, responseFields)
+        } catch let error as SessionError {
+            logger.warning(
+                "A request could not have its session", metadata: [LogKey.error: "\(error)", LogKey.node: "\(node)"])
+            throw error
         }
-        // 3  Lock: one request at a time is in the session. The lease's end leaves it, on every path.
-        let lease = try await locks.enter(presented.id)
-        defer { extendLifetime(lease) }
-        // 4, 5  Local copy, store: this node's memory if it can be trusted, the store if not.
-        let found = try await coherence.checkout(presented)
-        return try await withCheckedOut(presented, found, waited: lease.waited, responseFields, handler)
     }
 
-    private nonisolated(nonsending) func withCheckedOut<Response>(
-        _ presented: SessionCookie.Presented?, _ found: Checkout?, waited: Duration,
-        _ responseFields: WritableKeyPath<Response, HTTPFields>, _ handler: (Session) async throws -> Response
+    private nonisolated(nonsending) func run<Response>(
+        _ handler: (Session) async throws -> Response, _ checkout: Checkout, _ presented: SessionCookie.Presented?,
+        waited: Duration, _ responseFields: WritableKeyPath<Response, HTTPFields>
     ) async throws -> Response {
-        let checkout = found ?? coherence.newCheckout()
         let session = Session(checkout, lockWait: waited, logger: logger, statistics: counters)
         // 6  Handler: all that it does with the session is synchronous and in memory.
         var response: Response
@@ -106,11 +111,19 @@ public final class SessionManager: Service {
 
     /// Reads tokens behind the answers, and ends what has expired, until graceful shutdown.
     public func run() async throws {
+        logger.info("\(startLine)", metadata: [LogKey.node: "\(node)"])
         await cancelWhenGracefulShutdown {
             await withTaskGroup(of: Void.self) { group in
                 group.addTask { await self.coherence.refresh.run() }
                 group.addTask { await self.endExpired() }
             }
+        }
+    }
+
+    private var startLine: String {
+        switch coherence.configuration.store.kind {
+        case .memory: "Sessions are kept in this process alone (store.kind is memory): they end with it"
+        case .memcached: "Sessions are shared through memcached"
         }
     }
 

@@ -1,7 +1,7 @@
 public import ServiceLifecycle
 
 /// The store that all nodes share: a handful of key-value primitives, over which the whole coherence protocol is
-/// written once (`Documentation/coherence.md`).
+/// written once (see <doc:Coherence>).
 ///
 /// The store is **authoritative**: what it holds is the truth, copies in a node's memory are not.
 ///
