@@ -98,7 +98,7 @@ extension SessionCoherence {
                 let ownAccess = copyState.map { $0.record.home == node ? $0.record.accessedAt : 0 } ?? 0
                 let taken = try await take(
                     record, token: found.token, keys: keys, id: cookie.id,
-                    accessedAt: max(record.accessedAt, found.accessedAt, ownAccess), now: now, asked: asked)
+                    accessedAt: max(record.accessedAt, ownAccess), now: now, asked: asked)
                 guard let taken else { continue }
                 statistics.loads.add(1)
                 if record.home != node { statistics.takeovers.add(1) }
@@ -194,22 +194,22 @@ extension SessionCoherence {
         let stored: StoredSession?
         let token: StoreToken?
         let counter: Epoch?
-        let accessedAt: Int64
     }
 
-    /// Reads record, epoch and access time in one round trip.
+    /// Reads record, epoch and access time in one round trip. The record has the later one of the two access times.
     func read(_ keys: SessionStoreKeys) async throws(SessionError) -> Found {
         let results = await store.get([keys.data, keys.epoch, keys.access])
         do {
             let data = try results[0].get()
             let counter = try results[1].get()
             let access = try results[2].get()
-            return Found(
-                stored: try data.map { entry throws(StoreError) in try StoredSession(bytes: entry.bytes, keys: keys) },
-                token: data?.token, counter: try counter.map(Self.counter),
-                accessedAt: try access.map { entry throws(StoreError) in
-                    try AccessTime(bytes: entry.bytes, keys: keys).accessedAt
-                } ?? 0)
+            var stored = try data.map { entry throws(StoreError) in try StoredSession(bytes: entry.bytes, keys: keys) }
+            if case .record(var record) = stored, let access {
+                let accessedAt = try AccessTime(bytes: access.bytes, keys: keys).accessedAt
+                record.accessedAt = max(record.accessedAt, accessedAt)
+                stored = .record(record)
+            }
+            return Found(stored: stored, token: data?.token, counter: try counter.map(Self.counter))
         } catch {
             throw SessionError(error)
         }

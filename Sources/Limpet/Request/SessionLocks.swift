@@ -79,6 +79,9 @@ final class SessionLocks: Sendable {
     /// How many sessions are entered now.
     var enteredCount: Int { shards.table.reduce(0) { $0 + $1.waiters.withLock { $0.count } } }
 
+    /// How many wait for a session now.
+    func lineLength(of id: SessionID) -> Int { shards[id].waiters.withLock { $0[id]?.count ?? 0 } }
+
     private func waitInLine(_ id: SessionID) async throws {
         let number = nextNumber.add(1, ordering: .relaxed).newValue
         // Ends with the wait: it is cancelled when the waiter is in, or has left.

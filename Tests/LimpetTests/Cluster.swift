@@ -1,0 +1,117 @@
+import HTTPTypes
+import Limpet
+import LimpetTesting
+import Logging
+import Synchronization
+
+/// Nodes over one store, on one clock that stands still.
+///
+/// Each node has a scripted store of its own, so that a test can make one node's network fail, and a common one beneath,
+/// for what befalls the store itself.
+struct Cluster: Sendable {
+    let clock = ManualClock()
+    let store: ScriptedStore
+
+    init(tellsTokens: Bool = false) {
+        store = ScriptedStore(MemoryStore(clock: clock), tellsTokens: tellsTokens)
+    }
+
+    /// A node; made again under the same name it is a restart.
+    func node(
+        _ name: String, saveInterval: Duration = .seconds(60), _ change: (inout SessionConfiguration) -> Void = { _ in }
+    ) throws -> Node {
+        var configuration = SessionConfiguration()
+        configuration.node = name
+        configuration.saveInterval = saveInterval
+        change(&configuration)
+        let store = ScriptedStore(self.store, tellsTokens: true)
+        let ends = EventLog()
+        return Node(
+            store: store, events: ends,
+            sessions: try SessionManager(
+                store: store, configuration: configuration,
+                events: SessionEvents(
+                    created: { _ in ends.add("created") }, destroyed: { _, end in ends.add("\(end)") }),
+                clock: clock, logger: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })))
+    }
+}
+
+/// One process of the cluster.
+struct Node: Sendable {
+    let store: ScriptedStore
+    let events: EventLog
+    let sessions: SessionManager
+
+    /// Sends a client's request here.
+    @discardableResult
+    func request<Value>(
+        _ client: Client, _ body: (Session) async throws -> Value
+    ) async throws -> Value {
+        try await self.request(client, cookie: client.cookie, body)
+    }
+
+    /// Sends a request with some cookie here; the client takes the cookie of the answer.
+    @discardableResult
+    func request<Value>(
+        _ client: Client, cookie: String?, _ body: (Session) async throws -> Value
+    ) async throws -> Value {
+        var fields: HTTPFields = [:]
+        if let cookie { fields[.cookie] = cookie }
+        let answer = try await sessions.withSession(fields, \Answer<Value>.fields) { session in
+            Answer(value: try await body(session))
+        }
+        client.take(answer.fields[values: .setCookie])
+        return answer.value
+    }
+}
+
+private struct Answer<Value> {
+    var fields: HTTPFields = [:]
+    var value: Value
+}
+
+/// A browser: keeps the newest cookie.
+final class Client: Sendable {
+    private let state = Mutex<(cookie: String?, setCookies: [String])>((nil, []))
+
+    /// What is sent: `session=…`.
+    var cookie: String? { state.withLock { $0.cookie } }
+    /// All `Set-Cookie` values so far.
+    var setCookies: [String] { state.withLock { $0.setCookies } }
+    /// The node that the cookie names.
+    var route: String? { cookie?.split(separator: ".").last.map(String.init) }
+
+    func take(_ values: [String]) {
+        state.withLock { state in
+            for value in values {
+                state.setCookies.append(value)
+                state.cookie = value.contains("Max-Age=0") ? nil : value.split(separator: ";").first.map(String.init)
+            }
+        }
+    }
+}
+
+/// What the nodes told the application.
+final class EventLog: Sendable {
+    private let names = Mutex<[String]>([])
+    var all: [String] { names.withLock { $0 } }
+    func add(_ name: String) { names.withLock { $0.append(name) } }
+}
+
+extension SessionKey<Int> {
+    static var count: Self { Self("count") }
+    static var other: Self { Self("other") }
+}
+
+extension SessionKey<String> {
+    static var user: Self { Self("user") }
+}
+
+extension ScriptedStore {
+    /// The calls in short, with the session's hash left out: `get d v a`, `put d unchanged`.
+    var shortCalls: [String] {
+        calls.map { call in
+            call.description.split(separator: " ").map { $0.split(separator: "/")[0] }.joined(separator: " ")
+        }
+    }
+}

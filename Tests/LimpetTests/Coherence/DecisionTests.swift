@@ -1,0 +1,132 @@
+import Testing
+
+@testable import Limpet
+
+/// The protocol's rules as values.
+struct DecisionTests {
+    private let here = NodeIdentity(name: "a", incarnation: 1)
+    private let earlier = NodeIdentity(name: "a", incarnation: 7)
+    private let there = NodeIdentity(name: "b", incarnation: 2)
+
+    private func read(
+        _ copy: ReadDecision.Copy?, route: Bool = true, now: UInt64 = 100, saveInterval: UInt64 = 60
+    ) -> ReadDecision {
+        ReadDecision(copy: copy, node: here, cookieNamesThisNode: route, now: now, saveInterval: saveInterval)
+    }
+
+    private func record(home: NodeIdentity? = nil, epoch: UInt64 = 5, accessedAt: Int64 = 0) -> SessionRecord {
+        SessionRecord(
+            home: home ?? here, epoch: Epoch(epoch), createdAt: 0, accessedAt: accessedAt, lastAccessedAt: 0,
+            cookieSetAt: 0, maxInactive: 1000, attributes: [:])
+    }
+
+    @Test func `R1: a copy is trusted only at home, in this incarnation, by its route, unsuspected and young`() {
+        #expect(read(.init(home: here, verifiedAt: 41)) == .trust)
+        #expect(read(.init(home: here, verifiedAt: 40)) == .verify)
+        #expect(read(.init(home: here, verifiedAt: nil)) == .verify)
+        #expect(read(.init(home: here, verifiedAt: 41), route: false) == .verify)
+        #expect(read(.init(home: here, isSuspect: true, verifiedAt: 41)) == .load)
+        #expect(read(.init(home: earlier, verifiedAt: 41)) == .load)
+        #expect(read(.init(home: there, verifiedAt: 41)) == .load)
+        #expect(read(nil) == .load)
+    }
+
+    @Test func `R1: a save interval of 0 trusts nothing`() {
+        #expect(read(.init(home: here, verifiedAt: 100), saveInterval: 0) == .verify)
+    }
+
+    private func load(
+        _ stored: StoredSession?, counter: UInt64? = nil, copy: RepublishRule.Copy? = nil, route: Bool = true,
+        now: Int64 = 500
+    ) -> String {
+        let decision = LoadDecision(
+            stored: stored, counter: counter.map(Epoch.init), copy: copy, cookieNamesThisNode: route, now: now,
+            tolerance: 100)
+        return switch decision {
+        case .gone: "gone"
+        case .expired: "expired"
+        case .take: "take"
+        case .republish: "republish"
+        case .notFound: "not found"
+        }
+    }
+
+    @Test func `R3: a record is taken until a foreign judge is sure that it has expired`() {
+        #expect(load(.record(record(home: there))) == "take")
+        #expect(load(.record(record(home: there)), now: 1099) == "take")
+        #expect(load(.record(record(home: there)), now: 1100) == "expired")
+        #expect(load(.tombstone(Tombstone(reason: .invalidated))) == "gone")
+        #expect(load(nil) == "not found")
+    }
+
+    @Test func `R18: only a home whose copy nobody has overtaken puts a lost record back`() {
+        let making = UInt64(77) << 24
+        let copy = RepublishRule.Copy(isHome: true, epoch: Epoch(making | 5), expiresAt: 1000)
+        #expect(load(nil, copy: copy) == "republish")
+        #expect(load(nil, counter: making | 5, copy: copy) == "republish")
+        #expect(load(nil, counter: UInt64(78) << 24, copy: copy) == "republish")
+        #expect(load(nil, counter: making | 6, copy: copy) == "not found")
+        #expect(load(nil, copy: copy, route: false) == "not found")
+        #expect(load(nil, copy: copy, now: 1000) == "not found")
+        #expect(load(nil, copy: .init(isHome: false, epoch: Epoch(making | 5), expiresAt: 1000)) == "not found")
+    }
+
+    private func commit(_ stored: StoredSession?) -> String {
+        switch CommitDecision(stored: stored, home: here, epoch: Epoch(5)) {
+        case .adopt: "adopt"
+        case .merge: "merge"
+        case .gone: "gone"
+        case .missing: "missing"
+        }
+    }
+
+    @Test func `R8, R9: a token is adopted only with the copy's own home and epoch, else the change is merged`() {
+        #expect(commit(.record(record())) == "adopt")
+        #expect(commit(.record(record(epoch: 6))) == "merge")
+        #expect(commit(.record(record(home: there))) == "merge")
+        #expect(commit(.record(record(home: earlier))) == "merge")
+        #expect(commit(.tombstone(Tombstone(reason: .invalidated))) == "gone")
+        #expect(commit(nil) == "missing")
+    }
+
+    private func end(_ stored: StoredSession?, _ nonce: Tombstone.Nonce) -> String {
+        switch EndDecision(stored: stored, nonce: nonce) {
+        case .won: "won"
+        case .lost: "lost"
+        case .bury: "bury"
+        case .plant: "plant"
+        }
+    }
+
+    @Test func `R15: the nonce tells whose end it is`() {
+        let own = Tombstone(reason: .invalidated)
+        #expect(end(.tombstone(own), own.nonce) == "won")
+        #expect(end(.tombstone(Tombstone(reason: .invalidated)), own.nonce) == "lost")
+        #expect(end(.record(record()), own.nonce) == "bury")
+        #expect(end(nil, own.nonce) == "plant")
+    }
+
+    @Test func `R14: the access time is due after a save interval, and always with 0`() {
+        #expect(!AccessRule.isDue(accessedAt: 159, savedAt: 100, saveInterval: 60))
+        #expect(AccessRule.isDue(accessedAt: 160, savedAt: 100, saveInterval: 60))
+        #expect(AccessRule.isDue(accessedAt: 100, savedAt: 100, saveInterval: 0))
+    }
+
+    @Test func `a fresh epoch is of its own making, beyond all it follows, whatever the clock says`() {
+        let now = Epoch(wallMilliseconds: 1_700_000_000_000)
+        #expect(now.value >> 32 == 1_700_000_000)
+        #expect(now.value & 0xFF_FFFF == 0)
+        let behind = Epoch(wallMilliseconds: 1000, after: [now])
+        #expect(behind > now)
+        #expect(behind.incarnation != now.incarnation)
+        let ahead = Epoch(wallMilliseconds: 1_700_000_100_000, after: [now])
+        #expect(ahead.value >> 32 == 1_700_000_100)
+    }
+
+    @Test func `an epoch survives its text, padded by the store or not`() {
+        let epoch = Epoch(wallMilliseconds: 1_700_000_000_000)
+        #expect(Epoch(ascii: epoch.ascii) == epoch)
+        #expect(Epoch(ascii: Array("12  ".utf8)) == Epoch(12))
+        for wrong in ["", " 1", "-1", "1x", "99999999999999999999"] { #expect(Epoch(ascii: Array(wrong.utf8)) == nil) }
+    }
+}

@@ -1,0 +1,106 @@
+import Limpet
+import LimpetTesting
+import Testing
+
+/// The store was restarted, or has evicted a key: the home still has the session.
+struct LostMemoryTests {
+    @Test func `a home puts its session back when it verifies`() async throws {
+        let cluster = Cluster()
+        let a = try cluster.node("a", saveInterval: .zero)
+        let b = try cluster.node("b", saveInterval: .zero)
+        let client = Client()
+        try await a.request(client) { $0[.count] = 1 }
+        let before = try await a.request(client) { $0.epoch }
+        try await cluster.store.loseMemory()
+        try await a.request(client) { session in
+            #expect(session[.count] == 1)
+            #expect(session.epoch != before)
+        }
+        #expect(a.sessions.statistics.republished == 1)
+        try await a.request(client) { #expect($0.source == .verified) }
+        try await b.request(client) { #expect($0[.count] == 1) }
+    }
+
+    @Test func `a commit onto lost memory stores the session and the change before it answers`() async throws {
+        let cluster = Cluster()
+        let a = try cluster.node("a")
+        let client = Client()
+        try await a.request(client) { $0[.count] = 1 }
+        try await cluster.store.loseMemory()
+        try await a.request(client) { session in
+            #expect(session.source == .local)
+            session[.other] = 2
+        }
+        try await cluster.node("b").request(client) { session in
+            #expect(session[.count] == 1)
+            #expect(session[.other] == 2)
+        }
+    }
+
+    @Test func `a record that was evicted alone is put back by its home`() async throws {
+        let cluster = Cluster()
+        let a = try cluster.node("a")
+        let client = Client()
+        try await a.request(client) { $0[.count] = 1 }
+        try await cluster.store.lose("d/")
+        try await a.request(client) { $0[.count] = 2 }
+        try await cluster.node("b").request(client) { #expect($0[.count] == 2) }
+    }
+
+    @Test func `a node that is not home puts nothing back`() async throws {
+        let cluster = Cluster()
+        let a = try cluster.node("a", saveInterval: .zero)
+        let b = try cluster.node("b", saveInterval: .zero)
+        let client = Client()
+        try await a.request(client) { $0[.count] = 1 }
+        let oldCookie = client.cookie
+        try await b.request(client) { $0[.count] = 2 }
+        try await cluster.store.lose("d/")
+        // a has a copy under an epoch of the same making that is not the store's: the session moved.
+        try await a.request(Client(), cookie: oldCookie) { #expect($0.isNew) }
+        // b's epoch is the store's; its next commit finds the record missing.
+        try await b.request(client) { $0[.count, default: 0] += 1 }
+        try await a.request(Client(), cookie: oldCookie) { #expect($0[.count] == 3) }
+        #expect(a.sessions.statistics.republished == 0)
+        #expect(b.sessions.statistics.republished == 1)
+    }
+
+    @Test func `a home that finds the session put back by another makes way`() async throws {
+        let cluster = Cluster()
+        let a = try cluster.node("a", saveInterval: .zero)
+        let b = try cluster.node("b", saveInterval: .zero)
+        let client = Client()
+        try await a.request(client) { $0[.count] = 1 }
+        let oldCookie = client.cookie
+        try await b.request(client) { $0[.count] = 2 }
+        try await cluster.store.loseMemory()
+        // Between a's finding nothing and its put, b puts its newer session back.
+        a.store.next(.put, on: "d/").runsFirst {
+            do {
+                try await b.request(Client(), cookie: client.cookie) { #expect($0[.count] == 2) }
+            } catch {
+                Issue.record(error)
+            }
+        }
+        try await a.request(Client(), cookie: oldCookie) { #expect($0[.count] == 2) }
+    }
+
+    @Test func `a lost key is noticed when the access time is saved`() async throws {
+        let cluster = Cluster()
+        let a = try cluster.node("a", saveInterval: .seconds(60))
+        let client = Client()
+        try await a.request(client) { $0[.count] = 1 }
+        cluster.clock.advance(by: .seconds(61))
+        a.store.next(.touch, on: "d/").runsFirst {
+            do { try await cluster.store.lose("d/") } catch { Issue.record(error) }
+        }
+        try await a.request(client) { _ in }
+        // Not verified any more: the next request asks. The epoch is there, so it is the next commit that puts it back.
+        try await a.request(client) { session in
+            #expect(session.source == .verified)
+            session[.count] = 2
+        }
+        #expect(a.sessions.statistics.republished == 1)
+        try await cluster.node("b").request(client) { #expect($0[.count] == 2) }
+    }
+}
