@@ -1,0 +1,110 @@
+import NIOCore
+
+/// Where a connection stands, and what follows from what happens to it.
+///
+/// ```
+///            preface complete            drain                 PING answered
+///  preface ───────────────────▶ active ─────────▶ noticeSent ───────────────▶ lastStreamSent
+///     │                           │                   │                             │
+///     │ other bytes               │ session finished, protocol violated, or closed by either side
+///     ▼                           ▼                   ▼                             ▼
+///  refused ────────────────────────────────────▶ closed
+/// ```
+///
+/// A drain sends GOAWAY twice (RFC 9113, section 6.8): the first names no stream, so that requests which are on their
+/// way are still served; the second, one round trip later, names the last stream that was.
+struct ConnectionState: ~Copyable {
+    private enum Phase {
+        case preface(received: ByteBuffer)
+        case active
+        case noticeSent
+        case lastStreamSent
+        case refused
+        case closed
+    }
+
+    enum Input {
+        /// The bytes belong to HTTP/2, the preface included.
+        case feed(ByteBuffer)
+        /// Too few bytes to tell what the client speaks.
+        case wait
+        /// The client speaks something else: answer, if there is an answer that it understands, and close.
+        case refuse(ByteBuffer?)
+        /// Nobody needs the bytes any more.
+        case ignore
+    }
+
+    enum Drain {
+        /// No request can have been sent: close.
+        case close
+        /// Send the first GOAWAY, and a PING behind it.
+        case sendNotice
+        case nothing
+    }
+
+    private var phase = Phase.preface(received: ByteBuffer())
+
+    /// Whether the session may still be read from and written to.
+    var isServing: Bool {
+        switch phase {
+        case .active, .noticeSent, .lastStreamSent: true
+        case .preface, .refused, .closed: false
+        }
+    }
+
+    mutating func received(_ bytes: ByteBuffer) -> Input {
+        switch phase {
+        case .active, .noticeSent, .lastStreamSent:
+            return .feed(bytes)
+        case .refused, .closed:
+            return .ignore
+        case .preface(var received):
+            if received.readableBytes == 0 { received = bytes } else { received.writeImmutableBuffer(bytes) }
+            switch ClientPreface(received.readableBytesView) {
+            case .complete:
+                phase = .active
+                return .feed(received)
+            case .incomplete:
+                phase = .preface(received: received)
+                return .wait
+            case .http1(let isHead):
+                phase = .refused
+                return .refuse(ClientPreface.http1Answer(isAnswerToHead: isHead))
+            case .other:
+                phase = .refused
+                return .refuse(nil)
+            }
+        }
+    }
+
+    /// The server stops.
+    mutating func drain() -> Drain {
+        switch phase {
+        case .preface:
+            phase = .closed
+            return .close
+        case .active:
+            phase = .noticeSent
+            return .sendNotice
+        case .noticeSent, .lastStreamSent, .refused, .closed:
+            return .nothing
+        }
+    }
+
+    /// The client has answered a PING, and with it everything before: whatever it sends from now on, it sent knowing
+    /// of the first GOAWAY.
+    ///
+    /// - Returns: whether to send the GOAWAY that names the last stream.
+    mutating func pingAnswered() -> Bool {
+        guard case .noticeSent = phase else { return false }
+        phase = .lastStreamSent
+        return true
+    }
+
+    /// - Returns: whether the connection was open until now.
+    mutating func close() -> Bool {
+        if case .closed = phase { return false }
+        phase = .closed
+        return true
+    }
+}

@@ -1,0 +1,91 @@
+import HTTPTypes
+
+/// Collects the header fields of the one header list that a connection can be receiving.
+struct RequestHeadBuilder {
+    enum Outcome {
+        case proceed
+        /// The field cannot be one of HTTP.
+        case malformed
+        /// The list is so large that not even its end is waited for.
+        case excessive
+    }
+
+    private let maxBytes: Int
+    private let maxFields: Int
+    private let maxDecodedBytes: Int
+    private var method: HTTPRequest.Method?
+    private var scheme: String?
+    private var authority: String?
+    private var path: String?
+    private var fields = HTTPFields()
+    private var byteCount = 0
+    private var fieldCount = 0
+    private var keepsFields = true
+
+    init(limits: ServerLimits) {
+        maxBytes = limits.maxHeaderListBytes
+        maxFields = limits.maxHeaderFields
+        maxDecodedBytes = limits.maxDecodedHeaderBytes
+    }
+
+    /// Whether the list is over the limit.
+    var isOversized: Bool { byteCount > maxBytes || fieldCount > maxFields }
+
+    /// A list begins. The fields of trailers are counted and not kept.
+    mutating func begin(isTrailers: Bool) {
+        method = nil
+        scheme = nil
+        authority = nil
+        path = nil
+        fields = HTTPFields()
+        byteCount = 0
+        fieldCount = 0
+        keepsFields = !isTrailers
+    }
+
+    /// - Parameters:
+    ///   - name: in lower case, and valid: checked before.
+    ///   - isNeverIndexed: the client asks for the field to enter no compression table.
+    mutating func add(
+        _ name: UnsafeBufferPointer<UInt8>, _ value: UnsafeBufferPointer<UInt8>, isNeverIndexed: Bool
+    ) -> Outcome {
+        // RFC 9113, section 6.5.2: each field counts 32 bytes more than its name and value.
+        byteCount += name.count + value.count + 32
+        fieldCount += 1
+        if byteCount > maxDecodedBytes { return .excessive }
+        if isOversized {
+            fields = HTTPFields()
+            keepsFields = false
+        }
+        if name.first == UInt8(ascii: ":") { return addPseudoField(name, value) }
+        guard keepsFields else { return .proceed }
+        guard let name = HTTPField.Name(parsed: String(decoding: name, as: UTF8.self)) else { return .malformed }
+        var field = HTTPField(name: name, value: value)
+        if isNeverIndexed { field.indexingStrategy = .disallow }
+        fields.append(field)
+        return .proceed
+    }
+
+    private mutating func addPseudoField(
+        _ name: UnsafeBufferPointer<UInt8>, _ value: UnsafeBufferPointer<UInt8>
+    ) -> Outcome {
+        let text = String(decoding: value, as: UTF8.self)
+        // The four that RFC 9113, section 8.3.1, defines differ in length or first letter; others were refused before.
+        switch name[1] {
+        case UInt8(ascii: "m"):
+            method = HTTPRequest.Method(text)
+            return method == nil ? .malformed : .proceed
+        case UInt8(ascii: "s"): scheme = text
+        case UInt8(ascii: "a"): authority = text
+        default: path = text
+        }
+        return .proceed
+    }
+
+    /// The list is complete: the request's head and method.
+    mutating func finish() -> HTTPRequest? {
+        guard let method else { return nil }
+        return HTTPRequest(
+            method: method, scheme: scheme, authority: authority, path: path, headerFields: fields)
+    }
+}

@@ -1,0 +1,34 @@
+/// What went wrong in the server. The description is one line, and names neither a client nor its data.
+public struct ServerError: Error, Sendable, Hashable, CustomStringConvertible {
+    /// The kind of a failure. New ones may be added: keep a `default` where you switch.
+    public struct Code: Sendable, Hashable {
+        private let name: StaticName
+
+        private enum StaticName { case addressInUse, permissionDenied, addressUnavailable, cannotListen, bodyTooLarge }
+
+        /// Another process listens on the address.
+        public static let addressInUse = Code(name: .addressInUse)
+        /// This process may not listen on the address: ports below 1024 need a privilege.
+        public static let permissionDenied = Code(name: .permissionDenied)
+        /// The host is not one of this machine's addresses, or its name is not known.
+        public static let addressUnavailable = Code(name: .addressUnavailable)
+        /// The address cannot be listened on for another reason.
+        public static let cannotListen = Code(name: .cannotListen)
+        /// A request's body has more bytes than its handler accepts.
+        public static let bodyTooLarge = Code(name: .bodyTooLarge)
+    }
+
+    /// The kind of the failure.
+    public let code: Code
+    /// What went wrong, in one line.
+    public let message: String
+
+    /// Makes an error.
+    public init(_ code: Code, _ message: String) {
+        self.code = code
+        self.message = message
+    }
+
+    /// The message.
+    public var description: String { message }
+}

@@ -1,0 +1,100 @@
+public import HTTPTypes
+
+/// A request as a handler sees it.
+public struct ServerRequest: Sendable {
+    /// The method, the scheme, the authority, the path with its query, and the header fields.
+    public let head: HTTPRequest
+    /// The content that came with the request; empty if there was none.
+    public let body: RequestBody
+
+    /// Makes a request, for the tests of a handler.
+    public init(head: HTTPRequest, body: RequestBody = RequestBody()) {
+        self.head = head
+        self.body = body
+    }
+
+    /// The request method.
+    public var method: HTTPRequest.Method { head.method }
+
+    /// The header fields. Several `cookie` fields stay apart in `fields[values: .cookie]` and are joined with `; ` in
+    /// `fields[.cookie]`.
+    public var fields: HTTPFields { head.headerFields }
+
+    /// The path without the query, as it was sent: percent-encoding is not undone. Empty for `CONNECT`.
+    public var path: String {
+        guard let target = head.path else { return "" }
+        guard let mark = target.utf8.firstIndex(of: UInt8(ascii: "?")) else { return target }
+        return String(target[..<mark])
+    }
+
+    /// The first query parameter of this name, percent-decoded, with `+` read as a space; `nil` if there is none.
+    ///
+    /// A parameter without `=` is an empty text. A `%` that does not stand before two hexadecimal digits stays as it is.
+    public func query(_ name: String) -> String? {
+        guard let target = head.path?.utf8, let mark = target.firstIndex(of: UInt8(ascii: "?")) else { return nil }
+        for parameter in target[target.index(after: mark)...].split(separator: UInt8(ascii: "&")) {
+            let parts = parameter.split(separator: UInt8(ascii: "="), maxSplits: 1, omittingEmptySubsequences: false)
+            if percentDecoded(parts[0]) == name { return parts.count == 2 ? percentDecoded(parts[1]) : "" }
+        }
+        return nil
+    }
+}
+
+/// The content of a request.
+public struct RequestBody: Sendable {
+    private let bytes: [UInt8]
+
+    /// Makes a body, for the tests of a handler.
+    public init(_ bytes: [UInt8] = []) {
+        self.bytes = bytes
+    }
+
+    /// All bytes of the body.
+    ///
+    /// - Parameter maxBytes: how many bytes the handler accepts.
+    /// - Throws: ``ServerError`` with the code `bodyTooLarge` if there are more; a handler that lets it pass answers 413.
+    public func collect(upTo maxBytes: Int) async throws -> [UInt8] {
+        guard bytes.count <= maxBytes else {
+            throw ServerError(.bodyTooLarge, "the request's body has more than \(maxBytes) bytes")
+        }
+        return bytes
+    }
+}
+
+/// Undoes the encoding of a query as HTML forms write it (WHATWG URL Standard, application/x-www-form-urlencoded).
+private func percentDecoded(_ encoded: Substring.UTF8View) -> String {
+    var decoded: [UInt8] = []
+    decoded.reserveCapacity(encoded.count)
+    var index = encoded.startIndex
+    while index < encoded.endIndex {
+        let byte = encoded[index]
+        encoded.formIndex(after: &index)
+        switch byte {
+        case UInt8(ascii: "+"):
+            decoded.append(UInt8(ascii: " "))
+        case UInt8(ascii: "%"):
+            let digits = encoded[index...].prefix(2)
+            if digits.count == 2, let high = digits.first?.hexadecimal, let low = digits.last?.hexadecimal {
+                decoded.append(high << 4 | low)
+                encoded.formIndex(&index, offsetBy: 2)
+            } else {
+                decoded.append(byte)
+            }
+        default:
+            decoded.append(byte)
+        }
+    }
+    return String(decoding: decoded, as: UTF8.self)
+}
+
+extension UInt8 {
+    /// The value of a hexadecimal digit in ASCII.
+    fileprivate var hexadecimal: UInt8? {
+        switch self {
+        case UInt8(ascii: "0")...UInt8(ascii: "9"): self - UInt8(ascii: "0")
+        case UInt8(ascii: "a")...UInt8(ascii: "f"): self - UInt8(ascii: "a") + 10
+        case UInt8(ascii: "A")...UInt8(ascii: "F"): self - UInt8(ascii: "A") + 10
+        default: nil
+        }
+    }
+}

@@ -1,0 +1,51 @@
+public import HTTPTypes
+
+/// What a handler answers.
+///
+/// The server adds `date` and `content-length`, leaves out the content where the method or the status forbids it
+/// (`HEAD`, 204, 205, 304), and drops the fields that HTTP/2 forbids (RFC 9113, section 8.2.2).
+public struct ServerResponse: Sendable {
+    /// The status: 200 or above. A handler that answers with a lower one has failed, and the client gets 500.
+    public var status: HTTPResponse.Status
+    /// The header fields.
+    public var fields: HTTPFields
+    /// The content.
+    public var body: ResponseBody
+
+    /// Makes a response, without content if none is given.
+    public init(status: HTTPResponse.Status, fields: HTTPFields = [:], body: ResponseBody = ResponseBody()) {
+        self.status = status
+        self.fields = fields
+        self.body = body
+    }
+
+    /// A response of plain text in UTF-8.
+    public static func text(_ text: String, status: HTTPResponse.Status = .ok) -> ServerResponse {
+        ServerResponse(status: status, fields: [.contentType: "text/plain; charset=utf-8"], body: ResponseBody(text))
+    }
+
+    /// A response of JSON, given as text.
+    public static func json(_ text: String, status: HTTPResponse.Status = .ok) -> ServerResponse {
+        ServerResponse(status: status, fields: [.contentType: "application/json"], body: ResponseBody(text))
+    }
+
+    /// A response of JSON, given as UTF-8.
+    public static func json(_ bytes: [UInt8], status: HTTPResponse.Status = .ok) -> ServerResponse {
+        ServerResponse(status: status, fields: [.contentType: "application/json"], body: ResponseBody(bytes))
+    }
+}
+
+/// The content of a response.
+public struct ResponseBody: Sendable, Hashable {
+    let bytes: [UInt8]
+
+    /// A body of these bytes; no bytes: no content.
+    public init(_ bytes: [UInt8] = []) {
+        self.bytes = bytes
+    }
+
+    /// A body of this text in UTF-8.
+    public init(_ text: String) {
+        self.bytes = Array(text.utf8)
+    }
+}
