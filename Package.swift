@@ -79,12 +79,12 @@ let package = Package(
 
         .executableTarget(
             name: "Counter",
-            dependencies: ["Limpet", "LimpetMemcached", "LimpetServer", lifecycle, logging],
+            dependencies: ["Limpet", "LimpetMemcached", "LimpetServer", lifecycle, logging, signals],
             path: "Samples/Counter", swiftSettings: settings),
         .executableTarget(
             name: "Failover",
             dependencies: [
-                "Limpet", "LimpetMemcached", "LimpetServer", httpTypes, lifecycle, logging,
+                "Limpet", "LimpetMemcached", "LimpetServer", httpTypes, lifecycle, logging, signals,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             path: "Samples/Failover", exclude: ["README.md", "demo"], swiftSettings: settings),

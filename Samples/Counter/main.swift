@@ -3,6 +3,7 @@ import LimpetMemcached
 import LimpetServer
 import Logging
 import ServiceLifecycle
+import UnixSignals
 
 extension SessionKey<Int> { static var visits: Self { Self("visits") } }
 

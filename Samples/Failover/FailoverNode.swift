@@ -4,6 +4,7 @@ import LimpetMemcached
 import LimpetServer
 import Logging
 import ServiceLifecycle
+import UnixSignals
 
 /// One node of the failover sample: two of these, a memcached and a balancer are a cluster.
 @main
