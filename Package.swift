@@ -87,7 +87,8 @@ let package = Package(
                 "Limpet", "LimpetMemcached", "LimpetServer", httpTypes, lifecycle, logging, signals,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
-            path: "Samples/Failover", exclude: ["README.md", "demo"], swiftSettings: settings),
+            path: "Samples/Failover", exclude: ["README.md", "demo", "haproxy.cfg", "node.json"],
+            swiftSettings: settings),
         .executableTarget(
             name: "BenchmarkServer", dependencies: ["Limpet", "LimpetServer", httpTypes, lifecycle, logging, signals],
             path: "Benchmarks/Server", exclude: ["README.md", "run"], swiftSettings: settings),
@@ -104,7 +105,7 @@ let package = Package(
             swiftSettings: settings),
         .testTarget(
             name: "EndToEndTests",
-            dependencies: ["Failover", "Counter"],
+            dependencies: ["Counter", "Failover", "LimpetTesting"],
             swiftSettings: settings),
     ]
 )

@@ -80,7 +80,8 @@ struct Routes: Sendable {
     }
 
     private func hold(_ request: ServerRequest, _ session: Session) async throws -> ServerResponse {
-        guard let milliseconds = request.query("ms").flatMap(Int.init), (0...Self.maxHoldMilliseconds).contains(milliseconds)
+        guard let milliseconds = request.query("ms").flatMap(Int.init),
+            (0...Self.maxHoldMilliseconds).contains(milliseconds)
         else { return try failure(.badRequest, "ms is a whole number from 0 to \(Self.maxHoldMilliseconds)") }
         try await Task.sleep(for: .milliseconds(milliseconds))
         return try json(HoldAnswer(node: sessions.node, waitedMs: Int(session.lockWait / .milliseconds(1))))

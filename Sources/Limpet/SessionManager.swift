@@ -103,11 +103,9 @@ public final class SessionManager: Service {
 
     /// What the sessions of this node did since it started, and how many are in memory.
     public var statistics: SessionStatisticsSnapshot {
-        SessionStatisticsSnapshot(counters, sessionsInMemory: coherence.local.count)
+        SessionStatisticsSnapshot(
+            counters, sessionsInMemory: coherence.local.count, sessionsEntered: locks.enteredCount)
     }
-
-    /// How many sessions a request is in now.
-    var enteredCount: Int { locks.enteredCount }
 
     /// Reads tokens behind the answers, and ends what has expired, until graceful shutdown.
     public func run() async throws {

@@ -63,6 +63,8 @@ public enum ConfigurationFile {
             let bytes: Data
             do {
                 bytes = try Data(contentsOf: URL(filePath: path))
+            } catch let error as CocoaError where error.code == .fileReadNoSuchFile {
+                throw ConfigurationError("\(path): there is no such file")
             } catch {
                 throw ConfigurationError("\(path): the file cannot be read (\(error))")
             }

@@ -68,6 +68,8 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
     public var storeOperations = StoreOperations()
     /// Sessions in this node's memory now.
     public var sessionsInMemory = 0
+    /// Sessions that a request is in now.
+    public var sessionsEntered = 0
 
     /// Calls of the store by kind; one call may read many keys.
     public struct StoreOperations: Sendable, Hashable, Codable {
@@ -88,7 +90,7 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
         }
     }
 
-    init(_ statistics: SessionStatistics, sessionsInMemory: Int) {
+    init(_ statistics: SessionStatistics, sessionsInMemory: Int, sessionsEntered: Int) {
         localHits = statistics.localHits.value
         verified = statistics.verified.value
         loads = statistics.loads.value
@@ -109,5 +111,6 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
             increment: statistics.storeIncrements.value, touch: statistics.storeTouches.value,
             delete: statistics.storeDeletes.value)
         self.sessionsInMemory = sessionsInMemory
+        self.sessionsEntered = sessionsEntered
     }
 }

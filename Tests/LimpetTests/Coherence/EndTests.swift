@@ -74,7 +74,8 @@ struct EndTests {
         try await a.request(Client(), cookie: cookie) { #expect($0.isNew) }
     }
 
-    @Test func `a log-out that the store cannot take is 503, and this node serves the session only as the store has it`()
+    @Test
+    func `a log-out that the store cannot take is 503, and this node serves the session only as the store has it`()
         async throws
     {
         let cluster = Cluster()
@@ -188,7 +189,8 @@ struct EndTests {
         #expect(a.sessions.statistics.sessionsInMemory == 0)
     }
 
-    @Test func `a write to an old id whose change is not here yet fails, and leaves the new cookie alone`() async throws {
+    @Test func `a write to an old id whose change is not here yet fails, and leaves the new cookie alone`() async throws
+    {
         let cluster = Cluster()
         let a = try cluster.node("a")
         let b = try cluster.node("b")

@@ -97,7 +97,8 @@ struct MergeTests {
         }
     }
 
-    @Test func `a commit that meets others at every attempt gives up with 503, and the session is whole`() async throws {
+    @Test func `a commit that meets others at every attempt gives up with 503, and the session is whole`() async throws
+    {
         let cluster = Cluster()
         let a = try cluster.node("a")
         let b = try cluster.node("b")

@@ -1,0 +1,35 @@
+# The few commands that people type. Each installs the Debian packages that it needs and that are not there.
+
+JOBS ?= 2
+BUILD_PACKAGES := libnghttp2-dev libmemcached-dev pkg-config
+RUN_PACKAGES := memcached haproxy curl nghttp2-client
+
+.PHONY: demo test sanitize lint bench packages
+
+demo: packages            ## two nodes, one session, kill -9: Samples/Failover
+	swift build -j $(JOBS) -c release --product failover-node
+	Samples/Failover/demo
+
+test: packages            ## all tests, with real memcached, HTTP/2 clients and kill -9
+	swift build -j $(JOBS) --build-tests
+	swift test -j $(JOBS) --skip-build
+
+sanitize: packages        ## the concurrent tests under the thread sanitizer, the C boundary under the address sanitizer
+	swift test -j $(JOBS) --sanitize thread --scratch-path .build/thread --filter 'LimpetTests|LimpetMemcachedTests|LimpetServerTests'
+	swift test -j $(JOBS) --sanitize address --scratch-path .build/address --filter 'LimpetMemcachedTests|LimpetServerTests'
+
+lint:                     ## the formatter's rules, as errors
+	swift format lint --strict --recursive Package.swift Sources Tests Samples Benchmarks
+
+bench: packages           ## the figures of Benchmarks/
+	Benchmarks/run
+
+packages:
+	@missing=$$(for package in $(BUILD_PACKAGES) $(RUN_PACKAGES); do \
+	    dpkg -s $$package >/dev/null 2>&1 || echo $$package; done); \
+	if [ -n "$$missing" ]; then \
+	    echo "installing:" $$missing; \
+	    if [ "$$(id -u)" -eq 0 ]; then sudo=; else sudo=sudo; fi; \
+	    $$sudo apt-get update -qq && \
+	    $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi

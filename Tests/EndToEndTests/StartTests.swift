@@ -1,0 +1,49 @@
+import Foundation
+import Testing
+
+/// What the programs say when they cannot start.
+struct StartTests {
+    private func run(
+        _ program: String = "failover-node", _ configuration: [String: Any], environment: [String: String] = [:]
+    ) throws -> (output: String, status: Int32) {
+        try ChildProcess(program, configuration: configuration, environment: environment).finish()
+    }
+
+    @Test(arguments: ["failover-node", "counter"])
+    func `an unknown key is refused with the nearest one, and status 78`(program: String) throws {
+        let (output, status) = try run(program, ["session": ["saveIntervalSecond": 3]])
+        #expect(status == 78)
+        #expect(output.contains("session.saveIntervalSecond"))
+        #expect(output.contains("session.saveIntervalSeconds"))
+        #expect(!output.contains("listening"))
+    }
+
+    @Test func `a wrong value is refused with its key, the value and what would be right`() throws {
+        let (output, status) = try run(["session": ["mode": "roaming"]])
+        #expect(status == 78)
+        #expect(output.contains("session.mode"))
+        #expect(output.contains("\"roaming\""))
+        #expect(output.contains("\"sticky\""))
+    }
+
+    @Test func `an environment variable wins, and is checked like the file`() throws {
+        let (output, status) = try run(["server": ["port": 0]], environment: ["SERVER_PORT": "many"])
+        #expect(status == 78)
+        #expect(output.contains("SERVER_PORT"))
+        #expect(output.contains("many"))
+    }
+
+    @Test func `a memcached address that cannot be is refused before a port is opened`() throws {
+        let (output, status) = try run(
+            ["server": ["port": 0], "store": ["kind": "memcached"], "memcached": ["servers": ["127.0.0.1:99999"]]])
+        #expect(status == 78)
+        #expect(output.contains("memcached.servers"))
+        #expect(!output.contains("listening"))
+    }
+
+    @Test func `sessions in memory say that they end with the process`() throws {
+        let process = try ChildProcess("counter", configuration: ["server": ["port": 0]])
+        let line = try process.waitForLine(containing: "they end with it")
+        #expect(line.contains("store.kind is memory"))
+    }
+}
