@@ -93,6 +93,10 @@ let package = Package(
             name: "BenchmarkServer", dependencies: ["Limpet", "LimpetServer", httpTypes, lifecycle, logging, signals],
             path: "Benchmarks/Server", exclude: ["README.md", "run"], swiftSettings: settings),
 
+        .executableTarget(
+            name: "BenchmarkSessions", dependencies: ["Limpet", httpTypes, logging], path: "Benchmarks/Sessions",
+            swiftSettings: settings),
+
         .testTarget(
             name: "LimpetTests", dependencies: ["Limpet", "LimpetTesting", configuration, httpTypes, logging],
             swiftSettings: settings),
