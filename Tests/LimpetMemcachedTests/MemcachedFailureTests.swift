@@ -1,0 +1,187 @@
+import Limpet
+import LimpetMemcached
+import LimpetTesting
+import Testing
+
+struct MemcachedFailureTests {
+    @Test func `after a restart an old token overwrites nothing, at the first try and at the second`() async throws {
+        let server = try await MemcachedServer.start()
+        let store = try makeStore(server.address)
+        try await store.put("before", key("a"))
+        let old = try #require(try await store.read(key("a"))).token
+        try await server.restart()
+        // The new process counts from 1 as well: another client's value has the very same token there.
+        let other = try makeStore(server.address)
+        try await other.put("newer", key("a"))
+        let same = try #require(try await other.read(key("a"))).token
+        #expect(same.value == old.value)
+
+        let error = await failure { try await store.put("overwritten", key("a"), if: .unchanged(since: old)) }
+        #expect(error?.mayHaveTakenEffect == true)
+        #expect(try await store.put("overwritten", key("a"), if: .unchanged(since: old)) == .conflict)
+        #expect(try await store.delete(key("a"), ifUnchangedSince: old) == .conflict)
+        #expect(try await other.text(key("a")) == "newer")
+
+        let token = try #require(try await store.read(key("a"))).token
+        #expect(try await store.put("swapped", key("a"), if: .unchanged(since: token)) == .stored(nil))
+    }
+
+    @Test func `a token of another store is worth nothing`() async throws {
+        let server = try await CommonServer.first.value
+        let first = try makeStore(server.address)
+        let second = try makeStore(server.address)
+        let name = StoreKey("foreign-token", placement: .group("g"))
+        try await first.put("one", name)
+        let token = try #require(try await first.read(name)).token
+        #expect(try await second.put("two", name, if: .unchanged(since: token)) == .conflict)
+    }
+
+    @Test func `a stopped server fails all its callers within two time-outs, and answers rightly afterwards`()
+        async throws
+    {
+        let server = try await MemcachedServer.start()
+        let store = try makeStore(server.address, timeout: .milliseconds(300))
+        for index in 0..<100 { try await store.put("value \(index)", key("k\(index)", group: "g\(index)")) }
+        try await server.pause()
+        let start = ContinuousClock.now
+        let errors = await withTaskGroup { group in
+            for index in 0..<100 {
+                group.addTask {
+                    await failure {
+                        let key = key("k\(index)", group: "g\(index)")
+                        if index % 2 == 0 {
+                            _ = try await store.read(key)
+                        } else {
+                            try await store.put("late \(index)", key)
+                        }
+                    }
+                }
+            }
+            return await group.reduce(into: []) { $0.append($1) }
+        }
+        let elapsed = ContinuousClock.now - start
+        // Twice the time-out, and as much again for a machine under load.
+        #expect(elapsed < .milliseconds(1200))
+        #expect(errors.allSatisfy { $0?.code == .timeout || $0?.code == .unavailable })
+        try server.resume()
+        try await eventually(within: .seconds(3)) {
+            for index in 0..<100 {
+                let text = try await store.text(key("k\(index)", group: "g\(index)"))
+                #expect(text == "value \(index)" || text == "late \(index)")
+            }
+        }
+    }
+
+    @Test func `replies that come late are never read by another call`() async throws {
+        let server = try await MemcachedServer.start()
+        let store = try makeStore(server.address, timeout: .milliseconds(50), connections: 1)
+        for index in 0..<20 { try await store.put("value \(index)", key("k\(index)")) }
+        for round in 0..<5 {
+            try await server.pause()
+            let error = await failure { _ = try await store.read(key("k\(round)")) }
+            #expect(error?.code == .timeout)
+            try server.resume()
+            try await eventually(within: .seconds(3)) {
+                for index in 0..<20 {
+                    let text = try await store.text(key("k\(index)"))
+                    #expect(text == "value \(index)")
+                }
+            }
+        }
+    }
+
+    @Test func `a write to a stopped server is ambiguous, and may happen after all`() async throws {
+        let server = try await MemcachedServer.start()
+        let store = try makeStore(server.address, timeout: .milliseconds(100), connections: 1)
+        try await store.put("one", key("a"))
+        let token = try #require(try await store.read(key("a"))).token
+        try await server.pause()
+        let error = await failure { try await store.put("two", key("a"), if: .unchanged(since: token)) }
+        #expect(error?.code == .timeout)
+        #expect(error?.mayHaveTakenEffect == true)
+        // The connection was closed: what comes now is not even sent.
+        let next = await failure { try await store.put("three", key("a")) }
+        #expect(next?.mayHaveTakenEffect == false)
+        try server.resume()
+        try await eventually(within: .seconds(3)) {
+            let text = try await store.text(key("a"))
+            #expect(text == "one" || text == "two")
+        }
+    }
+
+    @Test func `a killed server is unavailable, surely without an effect, and back within a second of its start`()
+        async throws
+    {
+        let server = try await MemcachedServer.start()
+        let store = try makeStore(server.address, connections: 1)
+        try await store.put("one", key("a"))
+        try await server.kill()
+        let first = await failure { try await store.put("two", key("a")) }
+        #expect(first?.code == .connectionLost)
+        #expect(first?.mayHaveTakenEffect == true)
+        for _ in 0..<20 {
+            let error = await failure { try await store.put("two", key("a")) }
+            #expect(error?.code == .unavailable)
+            #expect(error?.mayHaveTakenEffect == false)
+            let read = await failure { _ = try await store.read(key("a")) }
+            #expect(read?.code == .unavailable)
+        }
+        try await server.restart()
+        try await eventually(within: .milliseconds(1200)) { try await store.put("three", key("a")) }
+        #expect(try await store.text(key("a")) == "three")
+    }
+
+    @Test func `a store can be made while its server is down`() async throws {
+        let server = try await MemcachedServer.start()
+        try await server.kill()
+        let store = try makeStore(server.address)
+        #expect(await failure { _ = try await store.read(key("a")) }?.code == .unavailable)
+        try await server.restart()
+        try await eventually(within: .seconds(3)) { try await store.put("one", key("a")) }
+    }
+
+    @Test func `a dead server fails its own keys and no others`() async throws {
+        let living = try await MemcachedServer.start()
+        let dead = try await MemcachedServer.start()
+        let store = try makeStore(living.address, dead.address)
+        let keys = (0..<100).map { key("k\($0)", group: "g\($0)") }
+        for key in keys { try await store.put(key.name, key) }
+        let onLiving = try keys.map(\.name).filter {
+            try living.ask("get \($0)\r\n", until: "END\r\n").hasPrefix("VALUE")
+        }
+        #expect((20...80).contains(onLiving.count), "both servers hold a share")
+        try await dead.kill()
+        let results = await store.get(keys)
+        for (key, result) in zip(keys, results) {
+            if onLiving.contains(key.name) {
+                #expect(try result.get()?.bytes == Array(key.name.utf8))
+            } else {
+                #expect(throws: StoreError.self) { try result.get() }
+            }
+        }
+    }
+
+    @Test func `a cancelled caller gets its answer like any other`() async throws {
+        let server = try await MemcachedServer.start()
+        let store = try makeStore(server.address, connections: 1)
+        try await store.put("one", key("a"))
+        try await server.pause()
+        let caller = Task { try await store.text(key("a")) }
+        caller.cancel()
+        let others = Task { try await store.text(key("a")) }
+        try server.resume()
+        #expect(try await caller.value == "one")
+        #expect(try await others.value == "one")
+        #expect(try await store.text(key("a")) == "one")
+    }
+
+    @Test func `an injected key reaches no server`() async throws {
+        let server = try await MemcachedServer.start()
+        let store = try makeStore(server.address)
+        let evil = key("a 0 0 1\r\nx\r\nset injected 0 0 1\r\n")
+        #expect(await failure { _ = try await store.read(evil) }?.code == .invalidKey)
+        #expect(await failure { try await store.put("x", evil) }?.code == .invalidKey)
+        #expect(try server.ask("get injected\r\n", until: "END\r\n") == "END\r\n")
+        #expect(try server.statistics()["cmd_set"] == "0")
+    }
+}
