@@ -109,7 +109,9 @@ let package = Package(
             swiftSettings: settings),
         .testTarget(
             name: "EndToEndTests",
-            dependencies: ["Counter", "Failover", "LimpetTesting"],
+            dependencies: [
+                "Counter", "Failover", "Limpet", "LimpetMemcached", "LimpetServer", "LimpetTesting", configuration,
+            ],
             swiftSettings: settings),
     ]
 )

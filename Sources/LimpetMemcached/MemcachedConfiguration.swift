@@ -12,7 +12,7 @@ public import Limpet
 /// - `memcached.options` (text, default: empty): options for libmemcached, such as `--TCP-KEEPALIVE` or
 ///   `--DISTRIBUTION=modula --HASH=crc`. Refused are those under which a session would not be safe: the binary protocol,
 ///   UDP, buffered requests, no replies, replicas, ejected servers, sorted or random placement, a namespace, and servers.
-public struct MemcachedConfiguration: ConfigurationSection {
+public struct MemcachedConfiguration: ConfigurationSection, Hashable {
     /// The servers. One, on this machine, is what a development machine has.
     public var servers = ["127.0.0.1:11211"]
     /// Connections to each server. Four saturated two processor cores in a benchmark.

@@ -2,7 +2,7 @@ public import Configuration
 public import Limpet
 
 /// Where the server listens, and on how many threads.
-public struct HTTP2ServerConfiguration: ConfigurationSection {
+public struct HTTP2ServerConfiguration: ConfigurationSection, Hashable {
     /// The address or name to listen on. The default is reachable from this machine only.
     public var host = "127.0.0.1"
     /// The TCP port; 0 for any free one, which ``HTTP2Server/boundPort`` tells.

@@ -9,7 +9,7 @@ struct FailoverTests {
     private let client = HTTPClient()
 
     init() async throws {
-        memcached = try await MemcachedServer()
+        memcached = try await MemcachedServer.start()
     }
 
     @Test func `sticky hits make no store call`() async throws {
@@ -174,7 +174,7 @@ struct FailoverTests {
         let b = try NodeProcess("b", memcached: [memcached.port])
         try await client.request("POST", port: a.port, "/count")
         let cookie = client.cookie
-        try memcached.kill()
+        try await memcached.kill()
         for path in ["/session", "/attributes/x"] {
             let answer = try await client.request("GET", port: b.port, path)
             #expect(answer.status == 503)

@@ -4,14 +4,14 @@ import Testing
 /// What the programs say when they cannot start.
 struct StartTests {
     private func run(
-        _ program: String = "failover-node", _ configuration: [String: Any], environment: [String: String] = [:]
+        _ configuration: [String: Any], environment: [String: String] = [:], program: String = "failover-node"
     ) throws -> (output: String, status: Int32) {
         try ChildProcess(program, configuration: configuration, environment: environment).finish()
     }
 
     @Test(arguments: ["failover-node", "counter"])
     func `an unknown key is refused with the nearest one, and status 78`(program: String) throws {
-        let (output, status) = try run(program, ["session": ["saveIntervalSecond": 3]])
+        let (output, status) = try run(["session": ["saveIntervalSecond": 3]], program: program)
         #expect(status == 78)
         #expect(output.contains("session.saveIntervalSecond"))
         #expect(output.contains("session.saveIntervalSeconds"))
