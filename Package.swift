@@ -105,7 +105,11 @@ let package = Package(
             dependencies: ["Limpet", "LimpetMemcached", "LimpetTesting", lifecycle, logging], swiftSettings: settings),
         .testTarget(
             name: "LimpetServerTests",
-            dependencies: ["Limpet", "LimpetServer", httpTypes, lifecycle, logging, nio, nioPosix],
+            dependencies: [
+                "Limpet", "LimpetServer", httpTypes, lifecycle, logging, nio, nioPosix,
+                .product(name: "InMemoryLogging", package: "swift-log"),
+                .product(name: "NIOEmbedded", package: "swift-nio"),
+            ],
             swiftSettings: settings),
         .testTarget(
             name: "EndToEndTests",

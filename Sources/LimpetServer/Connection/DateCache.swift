@@ -32,8 +32,8 @@ struct DateCache {
         let made = gmtime_r(&second, &parts)
         precondition(made != nil, "the system's clock stands beyond every year")
         let two = { (number: Int32) in number < 10 ? "0\(number)" : "\(number)" }
-        let date =
-            "\(days[Int(parts.tm_wday)]), \(two(parts.tm_mday)) \(months[Int(parts.tm_mon)]) \(parts.tm_year + 1900)"
-        return Array("\(date) \(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec)) GMT".utf8)
+        let day = "\(days[Int(parts.tm_wday)]), \(two(parts.tm_mday)) \(months[Int(parts.tm_mon)])"
+        let time = "\(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec))"
+        return Array("\(day) \(parts.tm_year + 1900) \(time) GMT".utf8)
     }
 }

@@ -104,7 +104,9 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
         case .request(let id, let head, isComplete: true):
             try start(id, ServerRequest(head: head))
         case .request(let id, let head, isComplete: false):
-            streams.open(id, head)
+            if streams.open(id, head) == .tooLarge {
+                try respond(Self.bodyTooLarge, to: id, isAnswerToHead: head.method == .head, isEarly: true)
+            }
         case .oversizedRequest(let id, let method, let isComplete):
             let answer = ServerResponse.text("The header fields are too large.\n", status: .requestHeaderFieldsTooLarge)
             try respond(answer, to: id, isAnswerToHead: method == .head, isEarly: !isComplete)

@@ -21,10 +21,10 @@ struct StreamTable: ~Copyable {
         case running(Task<Void, Never>)
     }
 
-    enum BodyPiece {
-        /// The bytes are kept.
+    enum Body {
+        /// What has come is kept.
         case kept
-        /// With these bytes the body is too large, and the stream is forgotten: answer 413.
+        /// The body is too large, and the stream is forgotten: answer 413.
         case tooLarge
         /// Nobody waits for the bytes.
         case unwanted
@@ -44,11 +44,14 @@ struct StreamTable: ~Copyable {
     }
 
     /// A request has begun whose body follows.
-    mutating func open(_ id: StreamID, _ head: HTTPRequest) {
+    mutating func open(_ id: StreamID, _ head: HTTPRequest) -> Body {
+        // The number was checked before; one that does not fit in an Int is certainly too large.
+        if let length = head.headerFields[.contentLength], Int(length) ?? .max > maxBodyBytes { return .tooLarge }
         streams[id] = .receiving(head, body: [])
+        return .kept
     }
 
-    mutating func received(_ bytes: ByteBuffer, on id: StreamID) -> BodyPiece {
+    mutating func received(_ bytes: ByteBuffer, on id: StreamID) -> Body {
         guard case .receiving(let head, var body) = streams.removeValue(forKey: id) else { return .unwanted }
         guard body.count + bytes.readableBytes <= maxBodyBytes else { return .tooLarge }
         bytes.withUnsafeReadableBytes { body.append(contentsOf: $0) }

@@ -178,7 +178,8 @@ struct NGHTTP2Session: ~Copyable {
     /// Queues the first GOAWAY of a drain, and a PING behind it.
     mutating func noticeShutdown() throws(NGHTTP2Error) {
         try NGHTTP2Error.check(nghttp2_submit_shutdown_notice(session))
-        try NGHTTP2Error.check(nghttp2_submit_ping(session, noFlags, nil))
+        // Not submitted yet: the library would send it first.
+        record.pointee.isPingDue = true
     }
 
     /// Queues the GOAWAY that names the last stream which was served; streams after it are ignored.
@@ -206,24 +207,25 @@ struct NGHTTP2Session: ~Copyable {
             if count > 0 {
                 // Valid until the next call.
                 record.pointee.output.writeBytes(UnsafeRawBufferPointer(start: bytes, count: count))
-            } else if !record.pointee.isOutputFull {
-                guard try resetAnsweredRequests() else { return false }
+            } else if !record.pointee.isOutputFull, try !submitFollowers() {
+                return false
             }
         } while !record.pointee.isOutputFull
         return true
     }
 
-    /// Calls off the rest of requests whose response has been sent whole.
+    /// Queues what had to wait until everything before it was written.
     ///
-    /// - Returns: whether there were any.
-    private func resetAnsweredRequests() throws(NGHTTP2Error) -> Bool {
-        guard !record.pointee.answeredRequests.isEmpty else { return false }
-        let ids = record.pointee.answeredRequests
-        record.pointee.answeredRequests.removeAll()
-        for id in ids {
-            try NGHTTP2Error.check(
-                nghttp2_submit_rst_stream(session, noFlags, id, HTTP2ErrorCode.noError.rawValue))
+    /// - Returns: whether there was anything.
+    private func submitFollowers() throws(NGHTTP2Error) -> Bool {
+        if record.pointee.isPingDue {
+            record.pointee.isPingDue = false
+            try NGHTTP2Error.check(nghttp2_submit_ping(session, noFlags, nil))
+            return true
         }
+        guard let id = record.pointee.answeredRequests.popLast() else { return false }
+        try NGHTTP2Error.check(
+            nghttp2_submit_rst_stream(session, noFlags, id, HTTP2ErrorCode.noError.rawValue))
         return true
     }
 
@@ -271,6 +273,8 @@ private struct Record {
     var earlyResponses: [StreamID] = []
     /// Those of them whose response has been sent whole.
     var answeredRequests: [StreamID] = []
+    /// A PING has to follow what is queued.
+    var isPingDue = false
     let outputLimit: Int
 
     init(head: RequestHeadBuilder, outputLimit: Int) {

@@ -1,0 +1,129 @@
+import Logging
+import NIOCore
+import ServiceLifecycle
+import Synchronization
+import Testing
+
+@testable import LimpetServer
+
+@Suite(.timeLimit(.minutes(1))) struct `A server that starts and stops` {
+    @Test func `finishes the request under way and refuses new ones`() async throws {
+        let started = Signal()
+        let finish = Signal()
+        let served = Mutex<[String]>([])
+        try await TestServer.run { request in
+            served.withLock { $0.append(request.path) }
+            started.send()
+            await finish.wait()
+            return .text("done")
+        } during: { server in
+            let client = try await FrameClient.connect(server.port)
+            try await client.send(.request(1, "GET", "/first"))
+            await started.wait()
+            await server.group.triggerGracefulShutdown()
+
+            let notice = try await client.next { $0.kind == .goAway }
+            #expect(notice.number(at: 0) == 0x7fff_ffff)
+            // Still served: the client may have sent it before it saw the notice.
+            try await client.send(.request(3, "GET", "/second"))
+            let ping = try await client.next { $0.kind == .ping }
+            try await client.send(Frame(kind: .ping, flags: Frame.acknowledgement, payload: ping.payload))
+            let last = try await client.next { $0.kind == .goAway }
+            #expect(last.number(at: 0) == 3)
+            #expect(last.number(at: 4) == 0)
+            try await client.send(.request(5, "GET", "/third"))
+            finish.send()
+            #expect(try await client.contents(of: 2) == [1: Array("done".utf8), 3: Array("done".utf8)])
+            #expect(try await client.next() == nil)
+            await #expect(throws: (any Error).self) { try await FrameClient.connect(server.port) }
+        }
+        #expect(served.withLock { $0 } == ["/first", "/second"])
+    }
+
+    @Test func `closes an idle connection when it stops`() async throws {
+        try await TestServer.run { _ in
+            .text("")
+        } during: { server in
+            let client = try await FrameClient.connect(server.port)
+            try await client.send(.request(1))
+            _ = try await client.response(1)
+            let silent = try await FrameClient.connect(server.port, handshake: false)
+            await server.group.triggerGracefulShutdown()
+            let ping = try await client.next { $0.kind == .ping && $0.flags == 0 }
+            try await client.send(Frame(kind: .ping, flags: Frame.acknowledgement, payload: ping.payload))
+            #expect(try await client.next { $0.kind == .goAway }.number(at: 0) == 1)
+            #expect(try await client.next() == nil)
+            #expect(await silent.rest() == "")
+        }
+    }
+
+    @Test func `cancels requests that do not finish in time`() async throws {
+        var limits = ServerLimits()
+        limits.drainTimeout = .milliseconds(50)
+        let started = Signal()
+        let wasCancelled = Mutex(false)
+        try await TestServer.run(limits: limits) { _ in
+            started.send()
+            await Signal().wait()
+            wasCancelled.withLock { $0 = Task.isCancelled }
+            return .text("late")
+        } during: { server in
+            let client = try await FrameClient.connect(server.port)
+            try await client.send(.request(1))
+            await started.wait()
+            await server.group.triggerGracefulShutdown()
+            while try await client.next() != nil {}
+        }
+        #expect(wasCancelled.withLock { $0 })
+    }
+
+    @Test func `says which port is in use`() async throws {
+        try await TestServer.run { _ in
+            .text("")
+        } during: { first in
+            var configuration = HTTP2ServerConfiguration()
+            configuration.port = first.port
+            let second = try HTTP2Server(configuration: configuration, logger: Logger(label: "second")) { _ in .text("")
+            }
+            await #expect {
+                try await second.run()
+            } throws: { error in
+                (error as? ServerError)?.code == .addressInUse
+                    && "\(error)" == "cannot listen on 127.0.0.1:\(first.port): the port is in use"
+            }
+            await #expect { try await second.boundPort } throws: { ($0 as? ServerError)?.code == .addressInUse }
+        }
+    }
+
+    @Test func `says that an address is not this machine's`() async throws {
+        var configuration = HTTP2ServerConfiguration()
+        configuration.host = "192.0.2.1"  // RFC 5737: nobody's.
+        let server = try HTTP2Server(configuration: configuration, logger: Logger(label: "test")) { _ in .text("") }
+        await #expect { try await server.run() } throws: { ($0 as? ServerError)?.code == .addressUnavailable }
+    }
+
+    @Test func `stops at once when its task is cancelled`() async throws {
+        var configuration = HTTP2ServerConfiguration()
+        configuration.port = 0
+        let started = Signal()
+        let server = try HTTP2Server(configuration: configuration, logger: Logger(label: "test")) { _ in
+            started.send()
+            await Signal().wait()
+            return .text("")
+        }
+        let task = Task { try await server.run() }
+        let client = try await FrameClient.connect(server.boundPort)
+        try await client.send(.request(1))
+        await started.wait()
+        task.cancel()
+        while try await client.next() != nil {}
+        try await task.value
+    }
+
+    @Test func `ends the wait for its port when the waiter is cancelled`() async throws {
+        let server = try HTTP2Server(logger: Logger(label: "test")) { _ in .text("") }
+        let waiter = Task { try await server.boundPort }
+        waiter.cancel()
+        await #expect(throws: CancellationError.self) { try await waiter.value }
+    }
+}

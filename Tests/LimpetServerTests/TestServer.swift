@@ -1,0 +1,96 @@
+import Foundation
+import InMemoryLogging
+import Logging
+import ServiceLifecycle
+
+@testable import LimpetServer
+
+/// A server on a free port of this machine, while a test runs.
+struct TestServer {
+    let port: Int
+    let group: ServiceGroup
+    let log: InMemoryLogHandler
+
+    /// Runs a server; stops it gracefully when the test's body returns.
+    static func run<Result: Sendable>(
+        limits: ServerLimits = ServerLimits(), handler: @escaping HTTP2Server.Handler,
+        during body: (TestServer) async throws -> Result
+    ) async throws -> Result {
+        var configuration = HTTP2ServerConfiguration()
+        configuration.port = 0
+        configuration.threads = 1
+        let log = InMemoryLogHandler()
+        let logger = Logger(label: "test") { _ in log }
+        let server = try HTTP2Server(configuration: configuration, limits: limits, logger: logger, handler: handler)
+        let group = ServiceGroup(services: [server], logger: Logger(label: "group") { _ in log })
+        return try await withThrowingTaskGroup(of: Void.self) { tasks in
+            tasks.addTask { try await group.run() }
+            let result = try await body(TestServer(port: server.boundPort, group: group, log: log))
+            await group.triggerGracefulShutdown()
+            try await tasks.waitForAll()
+            return result
+        }
+    }
+
+    func url(_ path: String) -> String { "http://127.0.0.1:\(port)\(path)" }
+
+    func curl(_ arguments: String...) async throws -> ToolResult {
+        try await runTool("curl", ["-sS", "--max-time", "20", "--http2-prior-knowledge"] + arguments)
+    }
+}
+
+struct ToolResult: Sendable {
+    let output: String
+    let errors: String
+    let status: Int32
+}
+
+/// Runs a program and waits for its end.
+func runTool(_ name: String, _ arguments: [String]) async throws -> ToolResult {
+    try await withTemporaryDirectory { directory in
+        let files = ["output", "errors"].map { directory.appending(path: $0) }
+        for file in files { try Data().write(to: file) }
+        let process = Process()
+        process.executableURL = URL(filePath: "/usr/bin/env")
+        process.arguments = [name] + arguments
+        process.standardOutput = try FileHandle(forWritingTo: files[0])
+        process.standardError = try FileHandle(forWritingTo: files[1])
+        try await withCheckedThrowingContinuation { (ended: CheckedContinuation<Void, any Error>) in
+            process.terminationHandler = { _ in ended.resume() }
+            do { try process.run() } catch { ended.resume(throwing: error) }
+        }
+        let texts = try files.map { String(decoding: try Data(contentsOf: $0), as: UTF8.self) }
+        return ToolResult(output: texts[0], errors: texts[1], status: process.terminationStatus)
+    }
+}
+
+func withTemporaryDirectory<Result>(_ body: (URL) async throws -> Result) async throws -> Result {
+    let directory = FileManager.default.temporaryDirectory.appending(path: "limpet-\(UUID().uuidString)")
+    try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
+    let result: Result
+    do {
+        result = try await body(directory)
+    } catch {
+        try FileManager.default.removeItem(at: directory)
+        throw error
+    }
+    try FileManager.default.removeItem(at: directory)
+    return result
+}
+
+/// Something that one task waits for and another does, once.
+struct Signal: Sendable {
+    private let stream: AsyncStream<Void>
+    private let continuation: AsyncStream<Void>.Continuation
+
+    init() {
+        (stream, continuation) = AsyncStream.makeStream()
+    }
+
+    func send() { continuation.finish() }
+
+    /// Returns when the signal was sent, or the task is cancelled.
+    func wait() async {
+        for await _ in stream {}
+    }
+}
