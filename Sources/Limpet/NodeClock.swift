@@ -25,9 +25,14 @@ public struct SystemClock: NodeClock {
         return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
     }
 
-    /// Nanoseconds of the monotonic clock.
+    /// Nanoseconds of the clock that never goes back; on Linux the one that also counts while the machine sleeps, so that a
+    /// node which was suspended knows that what it has is old.
     public func monotonicNanoseconds() -> UInt64 {
-        let time = Self.time(CLOCK_MONOTONIC)
+        #if os(Linux)
+            let time = Self.time(CLOCK_BOOTTIME)
+        #else
+            let time = Self.time(CLOCK_MONOTONIC)
+        #endif
         return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
     }
 

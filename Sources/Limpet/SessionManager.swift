@@ -146,8 +146,9 @@ public final class SessionManager: Service {
                 try await coherence.expireIfDue(copy)
             } catch {
                 logger.warning(
-                    "An expired session could not be ended; it is tried again",
+                    "An expired session could not be ended; all that have expired are tried again later",
                     metadata: [LogKey.error: "\(error)", LogKey.node: "\(node)"])
+                return
             }
         }
     }

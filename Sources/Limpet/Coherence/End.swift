@@ -90,6 +90,20 @@ extension SessionCoherence {
         let keys = names.keys(of: id)
         let old = copy.snapshot
         let fresh = try await plant(renamed(old.record, changes), id: id, keys: keys)
+        do {
+            return try await retire(copy, old, for: fresh, changes, tombstone)
+        } catch {
+            // No client will ever know the new id: what the store has of it ends with its time to live.
+            local.remove(id)
+            throw error
+        }
+    }
+
+    /// The second half of R24: the tombstone in the place of the old id, after the new one was stored.
+    private func retire(
+        _ copy: SessionCopy, _ old: SessionCopy.State, for fresh: SessionCopy, _ changes: SessionChanges,
+        _ tombstone: Tombstone
+    ) async throws -> Rotated {
         // From here on the old id is not read from memory: either the tombstone comes, or the next request finds out.
         copy.withState { $0.isSuspect = true }
         var token = old.token
@@ -102,7 +116,7 @@ extension SessionCoherence {
                 decision = EndDecision(stored: stored, nonce: tombstone.nonce)
                 if case .lost = decision {
                     local.remove(copy.id)
-                    try await end(id, keys, reason: .rotated)
+                    try await end(fresh.id, fresh.keys, reason: .rotated)
                     return .gone
                 }
                 if case .bury(let newer) = decision, newer.home != old.record.home || newer.epoch != old.record.epoch {
@@ -112,7 +126,7 @@ extension SessionCoherence {
             if try await isBuried(copy.keys, tombstone, decision, token) {
                 local.remove(copy.id)
                 statistics.commits.add(1)
-                return .renamed(id)
+                return .renamed(fresh.id)
             }
             token = nil
         }

@@ -35,7 +35,8 @@ struct SessionCookie: Sendable {
 
     /// Finds the session's cookie; the first well-formed one counts. A malformed or oversized one is as good as none.
     func read(_ fields: HTTPFields) -> Presented? {
-        for field in fields where field.name == .cookie {
+        let cookie = HTTPField.Name.cookie
+        for field in fields where field.name == cookie {
             let found =
                 field.value.utf8.withContiguousStorageIfAvailable { find(in: $0) }
                 ?? find(in: Array(field.value.utf8)[...])

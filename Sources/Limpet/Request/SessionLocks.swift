@@ -19,14 +19,20 @@ final class SessionLocks: Sendable {
         let continuation: CheckedContinuation<Void, any Error>
     }
 
-    private typealias Shard = Mutex<[SessionID: Deque<Waiter>]>
+    /// A session that is entered, and those who wait for it. Made only when somebody has to wait: an entry without a line
+    /// needs no memory of its own.
+    private struct Entered {
+        var line: Deque<Waiter>?
+    }
+
+    private typealias Shard = Mutex<[SessionID: Entered]>
 
     /// Requests of different sessions rarely meet in one of 64, with a thread for each of some ten cores.
     private static let shardCount = 64
 
     private final class Shards: Sendable {
         let table: [Box]
-        final class Box: Sendable { let waiters = Shard([:]) }
+        final class Box: Sendable { let entered = Shard([:]) }
         init() { table = (0..<shardCount).map { _ in Box() } }
         subscript(id: SessionID) -> Box { table[Int(truncatingIfNeeded: id.spread) & (shardCount - 1)] }
     }
@@ -56,31 +62,40 @@ final class SessionLocks: Sendable {
 
     /// Enters a session if nobody is in.
     func tryEnter(_ id: SessionID) -> SessionLease? {
-        let entered = shards[id].waiters.withLock { table in
-            guard table[id] == nil else { return false }
-            table[id] = Deque()
-            return true
-        }
+        let entered = shards[id].entered.withLock { table in Self.claim(&table[id]) }
         return entered ? SessionLease(locks: self, id: id, waited: .zero) : nil
     }
 
     /// Leaves a session: the first in line is in. Only a lease calls it, when it ends.
     fileprivate func exit(_ id: SessionID) {
-        let next = shards[id].waiters.withLock { table -> Waiter? in
-            guard let next = table[id]?.popFirst() else {
-                table[id] = nil
-                return nil
-            }
-            return next
-        }
+        let next = shards[id].entered.withLock { table in Self.handOver(&table[id]) }
         next?.continuation.resume()
     }
 
+    // With the table's slot as an argument each of these looks the session up once.
+
+    private static func claim(_ slot: inout Entered?) -> Bool {
+        guard slot == nil else { return false }
+        slot = Entered()
+        return true
+    }
+
+    private static func append(_ waiter: Waiter, to slot: inout Entered?) {
+        if slot?.line == nil { slot?.line = Deque() }
+        slot?.line?.append(waiter)
+    }
+
+    private static func handOver(_ slot: inout Entered?) -> Waiter? {
+        if let next = slot?.line?.popFirst() { return next }
+        slot = nil
+        return nil
+    }
+
     /// How many sessions are entered now.
-    var enteredCount: Int { shards.table.reduce(0) { $0 + $1.waiters.withLock { $0.count } } }
+    var enteredCount: Int { shards.table.reduce(0) { $0 + $1.entered.withLock { $0.count } } }
 
     /// How many wait for a session now.
-    func lineLength(of id: SessionID) -> Int { shards[id].waiters.withLock { $0[id]?.count ?? 0 } }
+    func lineLength(of id: SessionID) -> Int { shards[id].entered.withLock { $0[id]?.line?.count ?? 0 } }
 
     private func waitInLine(_ id: SessionID) async throws {
         let number = nextNumber.add(1, ordering: .relaxed).newValue
@@ -103,14 +118,11 @@ final class SessionLocks: Sendable {
 
     private func line(up waiter: Waiter, for id: SessionID) {
         enum Outcome { case entered, cancelled, waiting }
-        let outcome = shards[id].waiters.withLock { table -> Outcome in
+        let outcome = shards[id].entered.withLock { table -> Outcome in
             // Cancelled before it stood in line: its cancellation handler has come and gone, or comes to find nobody.
             if Task.isCancelled { return .cancelled }
-            if table[id] == nil {
-                table[id] = Deque()
-                return .entered
-            }
-            table[id]?.append(waiter)
+            if Self.claim(&table[id]) { return .entered }
+            Self.append(waiter, to: &table[id])
             return .waiting
         }
         switch outcome {
@@ -122,9 +134,9 @@ final class SessionLocks: Sendable {
 
     /// Takes a waiter out of its line. One that is in already stays in.
     private func leave(_ id: SessionID, _ number: UInt64, with error: any Error) {
-        let waiter = shards[id].waiters.withLock { table -> Waiter? in
-            guard let index = table[id]?.firstIndex(where: { $0.number == number }) else { return nil }
-            return table[id]?.remove(at: index)
+        let waiter = shards[id].entered.withLock { table -> Waiter? in
+            guard let index = table[id]?.line?.firstIndex(where: { $0.number == number }) else { return nil }
+            return table[id]?.line?.remove(at: index)
         }
         waiter?.continuation.resume(throwing: error)
     }

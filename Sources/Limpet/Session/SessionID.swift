@@ -29,10 +29,11 @@ public struct SessionID: Sendable, Hashable {
 
     /// Reads an id as it stands in a cookie; `nil` unless it is exactly one.
     init?(_ text: some Sequence<UInt8>) {
+        let digits = Self.digits
         var words: (UInt64, UInt64, UInt64) = (0, 0, 0)
         var count = 0
         for byte in text {
-            let digit = Self.digits[Int(byte)]
+            let digit = digits[Int(byte)]
             guard digit != 0xFF, count < Self.length else { return nil }
             switch count {  // 6 bits a character: 10 and 2/3 characters a word.
             case 0..<8: words.0 = words.0 << 6 | UInt64(digit)
@@ -51,11 +52,12 @@ public struct SessionID: Sendable, Hashable {
     /// The id as it stands in a cookie.
     var text: String {
         let words = (first >> 16, (first & 0xFFFF) << 32 | second >> 32, (second & 0xFFFF_FFFF) << 16 | UInt64(third))
+        let alphabet = Self.alphabet
         return String(unsafeUninitializedCapacity: Self.length) { buffer in
             // 24 bytes were asked for and 24 are written, each within the buffer.
             for index in 0..<Self.length {
                 let word = index < 8 ? words.0 : index < 16 ? words.1 : words.2
-                buffer[index] = Self.alphabet[Int(word >> (42 - 6 * UInt64(index % 8)) & 0x3F)]
+                buffer[index] = alphabet[Int(word >> (42 - 6 * UInt64(index % 8)) & 0x3F)]
             }
             return Self.length
         }
