@@ -95,7 +95,7 @@ let package = Package(
 
         .executableTarget(
             name: "BenchmarkSessions", dependencies: ["Limpet", httpTypes, logging], path: "Benchmarks/Sessions",
-            swiftSettings: settings),
+            exclude: ["README.md", "run"], swiftSettings: settings),
 
         .testTarget(
             name: "LimpetTests", dependencies: ["Limpet", "LimpetTesting", configuration, httpTypes, logging],
