@@ -97,6 +97,10 @@ let package = Package(
             name: "BenchmarkSessions", dependencies: ["Limpet", httpTypes, logging], path: "Benchmarks/Sessions",
             exclude: ["README.md", "run"], swiftSettings: settings),
 
+        .executableTarget(
+            name: "BenchmarkMemcached", dependencies: ["Limpet", "LimpetMemcached", "LimpetTesting", logging],
+            path: "Benchmarks/Memcached", exclude: ["README.md"], swiftSettings: settings),
+
         .testTarget(
             name: "LimpetTests", dependencies: ["Limpet", "LimpetTesting", configuration, httpTypes, logging],
             swiftSettings: settings),

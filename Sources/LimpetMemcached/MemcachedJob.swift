@@ -41,6 +41,26 @@ struct Reply<Value: Sendable>: Sendable {
     }
 }
 
+/// What became of a job, before its caller is told.
+enum MemcachedAnswer: Sendable {
+    case get(Reply<[StoreEntry?]>, Result<[StoreEntry?], StoreError>)
+    case put(Reply<StorePut>, Result<StorePut, StoreError>)
+    case increment(Reply<[UInt64?]>, Result<[UInt64?], StoreError>)
+    case touch(Reply<Bool>, Result<Bool, StoreError>)
+    case delete(Reply<StoreDelete>, Result<StoreDelete, StoreError>)
+
+    /// Tells the caller.
+    func send() {
+        switch self {
+        case .get(let reply, let result): reply.resume(result)
+        case .put(let reply, let result): reply.resume(result)
+        case .increment(let reply, let result): reply.resume(result)
+        case .touch(let reply, let result): reply.resume(result)
+        case .delete(let reply, let result): reply.resume(result)
+        }
+    }
+}
+
 /// In which order a lane does the jobs that wait for it, and which reads go out together.
 ///
 /// A read joins the reads before it, past the writes in between, unless one of these has its placement: so the operations

@@ -151,10 +151,16 @@ final class MemcachedLane: Sendable {
 
 /// What a lane's thread does: jobs on a handle. Made and used on that thread alone.
 struct MemcachedWorker: ~Copyable {
+    /// How many jobs are done before their callers are told. Telling them wakes a thread of theirs, which costs as much
+    /// as a write itself, and wakes it once for all that are told together.
+    private static let answersTogether = 16
+
     private var handle: MemcachedHandle
     private let settings: MemcachedLane.Settings
     private let clock = SystemClock()
     private var isAnswering = true
+    /// Answers of the jobs that were done since the last ones were sent.
+    private var answers: [MemcachedAnswer] = []
     private(set) var readCount = 0
 
     init(_ settings: MemcachedLane.Settings) {
@@ -177,7 +183,14 @@ struct MemcachedWorker: ~Copyable {
             case .reads(let indices): read(indices.map { jobs[$0] })
             case .write(let index): write(jobs[index])
             }
+            if answers.count >= Self.answersTogether { sendAnswers() }
         }
+        sendAnswers()
+    }
+
+    private mutating func sendAnswers() {
+        for answer in answers { answer.send() }
+        answers.removeAll(keepingCapacity: true)
     }
 
     private mutating func read(_ jobs: [MemcachedJob]) {
@@ -196,12 +209,12 @@ struct MemcachedWorker: ~Copyable {
             noteAnswer()
             var start = 0
             for read in reads {
-                read.reply.resume(.success(Array(entries[start..<start + read.keys.count])))
+                answers.append(.get(read.reply, .success(Array(entries[start..<start + read.keys.count]))))
                 start += read.keys.count
             }
         } catch {
             noteFailure(error)
-            for read in reads { read.reply.resume(.failure(error)) }
+            for read in reads { answers.append(.get(read.reply, .failure(error))) }
         }
     }
 
@@ -210,17 +223,19 @@ struct MemcachedWorker: ~Copyable {
         switch job.work {
         case .get: break  // Reads are planned as such.
         case .put(let bytes, let key, let timeToLive, let condition, let reply):
-            reply.resume(
-                result { handle throws(StoreError) in
-                    try handle.put(bytes, key, timeToLive, if: condition) ? .stored(nil) : .conflict
-                })
+            let result = result { handle throws(StoreError) in
+                try handle.put(bytes, key, timeToLive, if: condition) ? StorePut.stored(nil) : .conflict
+            }
+            answers.append(.put(reply, result))
         case .increment(let keys, let amount, let reply):
-            reply.resume(result { handle throws(StoreError) in try handle.increment(keys, by: amount) })
+            let result = result { handle throws(StoreError) in try handle.increment(keys, by: amount) }
+            answers.append(.increment(reply, result))
         case .touch(let key, let timeToLive, let reply):
-            reply.resume(result { handle throws(StoreError) in try handle.touch(key, timeToLive) })
+            let result = result { handle throws(StoreError) in try handle.touch(key, timeToLive) }
+            answers.append(.touch(reply, result))
         case .delete(let key, let token, let reply):
-            reply.resume(
-                result { handle throws(StoreError) in try handle.delete(key, ifUnchangedSince: token) })
+            let result = result { handle throws(StoreError) in try handle.delete(key, ifUnchangedSince: token) }
+            answers.append(.delete(reply, result))
         }
     }
 

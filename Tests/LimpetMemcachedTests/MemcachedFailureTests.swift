@@ -109,6 +109,30 @@ struct MemcachedFailureTests {
         }
     }
 
+    @Test func `a value that is cut off on its way to a stopped server is never stored in part`() async throws {
+        let server = try await MemcachedServer.start()
+        // So that a value does not fit between the two processes.
+        let store = try makeStore(
+            server.address, timeout: .milliseconds(100), connections: 1, options: "--SOCKET-SEND-SIZE=10000")
+        let old = [UInt8](repeating: 1, count: 900_000)
+        let new = [UInt8](repeating: 2, count: 900_000)
+        _ = try await store.put(old, for: key("a"), timeToLive: .seconds(60), if: .always)
+        for condition in 0..<2 {
+            let token = try #require(try await store.read(key("a"))).token
+            try await server.pause()
+            let error = await failure {
+                _ = try await store.put(
+                    new, for: key("a"), timeToLive: .seconds(60),
+                    if: condition == 0 ? .always : .unchanged(since: token))
+            }
+            #expect(error?.mayHaveTakenEffect == true)
+            try server.resume()
+            try await eventually(within: .seconds(3)) {
+                #expect(try await store.read(key("a"))?.bytes == old)
+            }
+        }
+    }
+
     @Test func `a killed server is unavailable, surely without an effect, and back within a second of its start`()
         async throws
     {

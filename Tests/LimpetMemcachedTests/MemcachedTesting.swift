@@ -37,9 +37,9 @@ extension SharedStore {
 }
 
 /// Runs an operation that must fail, and tells how.
-func failure(_ operation: () async throws -> Void, sourceLocation: SourceLocation = #_sourceLocation) async
-    -> StoreError?
-{
+func failure(
+    _ operation: () async throws -> Void, sourceLocation: SourceLocation = #_sourceLocation
+) async -> StoreError? {
     await #expect(throws: StoreError.self, sourceLocation: sourceLocation) { try await operation() }
 }
 
