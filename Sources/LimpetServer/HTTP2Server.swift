@@ -74,11 +74,11 @@ public final class HTTP2Server: Service {
             try await group.shutdownGracefully()
             throw error
         }
-        let leftHandlers = context.connections.count
-        guard leftHandlers == 0 else {
+        let left = context.connections.count
+        guard left == 0 else {
             // Their tasks come back to these threads: they must stay.
             context.logger.warning(
-                "request handlers ignore that they are cancelled", metadata: ["connections": "\(leftHandlers)"])
+                "request handlers ignore that they are cancelled", metadata: ["connections": "\(left)"])
             return
         }
         try await group.shutdownGracefully()

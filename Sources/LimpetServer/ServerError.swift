@@ -2,20 +2,20 @@
 public struct ServerError: Error, Sendable, Hashable, CustomStringConvertible {
     /// The kind of a failure. New ones may be added: keep a `default` where you switch.
     public struct Code: Sendable, Hashable {
-        private let name: StaticName
+        private let kind: Kind
 
-        private enum StaticName { case addressInUse, permissionDenied, addressUnavailable, cannotListen, bodyTooLarge }
+        private enum Kind { case addressInUse, permissionDenied, addressUnavailable, cannotListen, bodyTooLarge }
 
         /// Another process listens on the address.
-        public static let addressInUse = Code(name: .addressInUse)
+        public static let addressInUse = Code(kind: .addressInUse)
         /// This process may not listen on the address: ports below 1024 need a privilege.
-        public static let permissionDenied = Code(name: .permissionDenied)
+        public static let permissionDenied = Code(kind: .permissionDenied)
         /// The host is not one of this machine's addresses, or its name is not known.
-        public static let addressUnavailable = Code(name: .addressUnavailable)
+        public static let addressUnavailable = Code(kind: .addressUnavailable)
         /// The address cannot be listened on for another reason.
-        public static let cannotListen = Code(name: .cannotListen)
+        public static let cannotListen = Code(kind: .cannotListen)
         /// A request's body has more bytes than its handler accepts.
-        public static let bodyTooLarge = Code(name: .bodyTooLarge)
+        public static let bodyTooLarge = Code(kind: .bodyTooLarge)
     }
 
     /// The kind of the failure.

@@ -19,19 +19,23 @@ public struct ServerResponse: Sendable {
         self.body = body
     }
 
+    // Shared by all responses until they are changed.
+    private static let textFields: HTTPFields = [.contentType: "text/plain; charset=utf-8"]
+    private static let jsonFields: HTTPFields = [.contentType: "application/json"]
+
     /// A response of plain text in UTF-8.
     public static func text(_ text: String, status: HTTPResponse.Status = .ok) -> ServerResponse {
-        ServerResponse(status: status, fields: [.contentType: "text/plain; charset=utf-8"], body: ResponseBody(text))
+        ServerResponse(status: status, fields: textFields, body: ResponseBody(text))
     }
 
     /// A response of JSON, given as text.
     public static func json(_ text: String, status: HTTPResponse.Status = .ok) -> ServerResponse {
-        ServerResponse(status: status, fields: [.contentType: "application/json"], body: ResponseBody(text))
+        ServerResponse(status: status, fields: jsonFields, body: ResponseBody(text))
     }
 
     /// A response of JSON, given as UTF-8.
     public static func json(_ bytes: [UInt8], status: HTTPResponse.Status = .ok) -> ServerResponse {
-        ServerResponse(status: status, fields: [.contentType: "application/json"], body: ResponseBody(bytes))
+        ServerResponse(status: status, fields: jsonFields, body: ResponseBody(bytes))
     }
 }
 

@@ -29,12 +29,12 @@ struct FieldBlock {
     mutating func append(_ name: StaticString, _ value: Int) {
         name.withUTF8Buffer { bytes.append(contentsOf: $0) }
         let start = bytes.count
-        var rest = value
-        repeat {
-            bytes.append(UInt8(ascii: "0") + UInt8(rest % 10))
-            rest /= 10
-        } while rest > 0
-        bytes[start...].reverse()
+        var unit = 1
+        while value / unit >= 10 { unit *= 10 }
+        while unit > 0 {
+            bytes.append(UInt8(ascii: "0") + UInt8(value / unit % 10))
+            unit /= 10
+        }
         let length = bytes.count - start
         entries.append(Entry(nameLength: name.utf8CodeUnitCount, valueLength: length, isNeverIndexed: false))
     }
@@ -67,16 +67,19 @@ extension FieldBlock {
         var hasLength = false
         var hasDate = false
         for field in response.fields {
-            switch field.name.canonicalName {
-            case "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade":
-                // RFC 9113, section 8.2.2: a message with one of them is malformed.
-                continue
-            case "content-length":
+            let name = field.name.canonicalName
+            // By length first: most names differ from all of these in it.
+            switch name.utf8.count {
+            case 4 where name == "date":
+                hasDate = true
+            case 14 where name == "content-length":
                 // The handler knows the length only of what is not sent.
                 guard length == .ofRepresentation, !hasLength else { continue }
                 hasLength = true
-            case "date":
-                hasDate = true
+            case 7 where name == "upgrade", 10 where name == "connection" || name == "keep-alive",
+                16 where name == "proxy-connection", 17 where name == "transfer-encoding":
+                // RFC 9113, section 8.2.2: a message with one of them is malformed.
+                continue
             default:
                 break
             }

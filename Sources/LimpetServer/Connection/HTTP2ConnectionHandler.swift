@@ -93,7 +93,8 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
     }
 
     private func handleEvents(_ context: ChannelHandlerContext) {
-        for event in events {
+        // What came before the connection failed is not handled either: its answer could not be sent.
+        for event in events where state.isServing {
             attempt(context) { () throws(NGHTTP2Error) in try handle(event) }
         }
         events.removeAll(keepingCapacity: true)

@@ -5,9 +5,11 @@ import Synchronization
 ///
 /// A connection belongs here until it is closed and all of its handlers have returned.
 final class OpenConnections: Sendable {
+    private enum Phase { case serving, draining, closing }
+
     private struct State {
         var channels: [ObjectIdentifier: any Channel] = [:]
-        var isDraining = false
+        var phase = Phase.serving
         var whenEmpty: EventLoopPromise<Bool>?
     }
 
@@ -18,11 +20,16 @@ final class OpenConnections: Sendable {
 
     func add(_ channel: any Channel, for handler: HTTP2ConnectionHandler) {
         let id = ObjectIdentifier(handler)
-        let isDraining = state.withLock { state in
+        let phase = state.withLock { state in
             state.channels[id] = channel
-            return state.isDraining
+            return state.phase
         }
-        if isDraining { channel.pipeline.fireUserInboundEventTriggered(ChannelShouldQuiesceEvent()) }
+        // Accepted while the others were told: told now.
+        switch phase {
+        case .serving: break
+        case .draining: channel.pipeline.fireUserInboundEventTriggered(ChannelShouldQuiesceEvent())
+        case .closing: channel.close(promise: nil)
+        }
     }
 
     func remove(_ handler: HTTP2ConnectionHandler) {
@@ -39,7 +46,7 @@ final class OpenConnections: Sendable {
     /// Tells every connection, and those that are just being accepted, to finish its requests and close.
     func drain() {
         let channels = state.withLock { state in
-            state.isDraining = true
+            state.phase = .draining
             return Array(state.channels.values)
         }
         for channel in channels { channel.pipeline.fireUserInboundEventTriggered(ChannelShouldQuiesceEvent()) }
@@ -47,7 +54,10 @@ final class OpenConnections: Sendable {
 
     /// Closes every connection at once.
     func close() {
-        let channels = state.withLock { Array($0.channels.values) }
+        let channels = state.withLock { state in
+            state.phase = .closing
+            return Array(state.channels.values)
+        }
         for channel in channels { channel.close(promise: nil) }
     }
 

@@ -277,11 +277,6 @@ private struct Record {
     var isPingDue = false
     let outputLimit: Int
 
-    init(head: RequestHeadBuilder, outputLimit: Int) {
-        self.head = head
-        self.outputLimit = outputLimit
-    }
-
     var isOutputFull: Bool { output.readableBytes >= outputLimit }
 }
 

@@ -60,7 +60,13 @@ struct RequestHeadBuilder {
         if name.first == UInt8(ascii: ":") { return addPseudoField(name, value) }
         guard keepsFields else { return .proceed }
         guard let name = HTTPField.Name(parsed: String(decoding: name, as: UTF8.self)) else { return .malformed }
-        var field = HTTPField(name: name, value: value)
+        // As text where it is one, which costs less than half; a value may have any bytes above 0x7f.
+        var field =
+            if let text = String(validating: value, as: UTF8.self) {
+                HTTPField(name: name, value: text)
+            } else {
+                HTTPField(name: name, value: value)
+            }
         if isNeverIndexed { field.indexingStrategy = .disallow }
         fields.append(field)
         return .proceed
