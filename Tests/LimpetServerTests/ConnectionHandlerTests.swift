@@ -7,9 +7,11 @@ import Testing
 @testable import LimpetServer
 
 @Suite struct `A connection` {
-    private func connect(
-        limits: ServerLimits = ServerLimits(), _ handler: @escaping HTTP2Server.Handler
-    ) throws -> EmbeddedChannel {
+    /// Runs the test on a connection that has shaken hands, with no event loop but the test itself.
+    private func connected(
+        limits: ServerLimits = ServerLimits(), answering handler: @escaping HTTP2Server.Handler,
+        _ test: (EmbeddedChannel) throws -> Void
+    ) throws {
         let channel = EmbeddedChannel()
         let server = ServerContext(handler: handler, limits: limits, logger: Logger(label: "test"))
         let loop = LoopContext(channel.eventLoop)
@@ -18,7 +20,8 @@ import Testing
         try channel.writeInbound(ByteBuffer(bytes: FrameClient.preface))
         try send(.emptySettings, to: channel)
         while try channel.readOutbound(as: ByteBuffer.self) != nil {}
-        return channel
+        try test(channel)
+        _ = try channel.finish(acceptAlreadyClosed: true)
     }
 
     private func send(_ frames: Frame..., to channel: EmbeddedChannel) throws {
@@ -28,41 +31,42 @@ import Testing
     }
 
     @Test func `writes the responses to everything that came at once in one piece`() throws {
-        let channel = try connect { _ in .text("hello") }
-        try send(.request(1), .request(3), .request(5), to: channel)
-        let output = try #require(try channel.readOutbound(as: ByteBuffer.self))
-        #expect(String(buffer: output).components(of: "hello") == 3)
-        #expect(try channel.readOutbound(as: ByteBuffer.self) == nil)
+        let hello: HTTP2Server.Handler = { _ in .text("hello") }
+        try connected(answering: hello) { channel in
+            try send(.request(1), .request(3), .request(5), to: channel)
+            let output = try #require(try channel.readOutbound(as: ByteBuffer.self))
+            #expect(String(buffer: output).split(separator: "hello", omittingEmptySubsequences: false).count == 4)
+            #expect(try channel.readOutbound(as: ByteBuffer.self) == nil)
+        }
     }
 
     @Test func `takes nothing from the session while the client does not read`() throws {
-        let body = ResponseBody([UInt8](repeating: 0, count: 50_000))
-        let channel = try connect { _ in ServerResponse(status: .ok, body: body) }
-        channel.isWritable = false
-        try send(.request(1), .request(3), to: channel)
-        #expect(try channel.readOutbound(as: ByteBuffer.self) == nil)
-        channel.isWritable = true
-        channel.pipeline.fireChannelWritabilityChanged()
-        var count = 0
-        while let output = try channel.readOutbound(as: ByteBuffer.self) { count += output.readableBytes }
-        // The connection's window of 65,535 bytes, and the frames around it.
-        #expect((65_535..<66_535).contains(count))
+        let large: HTTP2Server.Handler = { _ in
+            ServerResponse(status: .ok, body: ResponseBody([UInt8](repeating: 0, count: 50_000)))
+        }
+        try connected(answering: large) { channel in
+            channel.isWritable = false
+            try send(.request(1), .request(3), to: channel)
+            #expect(try channel.readOutbound(as: ByteBuffer.self) == nil)
+            channel.isWritable = true
+            channel.pipeline.fireChannelWritabilityChanged()
+            var count = 0
+            while let output = try channel.readOutbound(as: ByteBuffer.self) { count += output.readableBytes }
+            // The connection's window of 65,535 bytes, and the frames around it.
+            #expect((65_535..<66_535).contains(count))
+        }
     }
 
     @Test func `ends when a client makes the server talk and does not listen`() throws {
         var limits = ServerLimits()
         limits.maxQueuedFrames = 50
-        let channel = try connect(limits: limits) { _ in .text("") }
-        channel.isWritable = false
-        for _ in 0..<100 where channel.isActive {
-            try send(Frame(kind: .ping, payload: [UInt8](repeating: 0, count: 8)), to: channel)
+        let hello: HTTP2Server.Handler = { _ in .text("hello") }
+        try connected(limits: limits, answering: hello) { channel in
+            channel.isWritable = false
+            for _ in 0..<100 where channel.isActive {
+                try send(Frame(kind: .ping, payload: [UInt8](repeating: 0, count: 8)), to: channel)
+            }
+            #expect(!channel.isActive)
         }
-        #expect(!channel.isActive)
-    }
-}
-
-extension String {
-    fileprivate func components(of part: String) -> Int {
-        split(separator: part, omittingEmptySubsequences: false).count - 1
     }
 }
