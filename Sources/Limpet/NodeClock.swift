@@ -60,6 +60,7 @@ extension Duration {
     /// Whole nanoseconds, rounded down; 0 for a negative duration.
     var nanoseconds: UInt64 {
         let (seconds, attoseconds) = components
-        return seconds < 0 ? 0 : UInt64(seconds) * 1_000_000_000 + UInt64(attoseconds / 1_000_000_000)
+        // Both parts of a negative duration are negative or zero: less than a second before zero has no seconds.
+        return self < .zero ? 0 : UInt64(seconds) * 1_000_000_000 + UInt64(attoseconds / 1_000_000_000)
     }
 }
