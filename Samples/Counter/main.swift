@@ -11,18 +11,11 @@ let (configuration, http, memcached) = await ConfigurationFile.loadOrExit(
     CommandLine.arguments.dropFirst().first,
     SessionConfiguration.self, HTTP2ServerConfiguration.self, MemcachedConfiguration.self)
 let logger = Logger(label: "counter")
-let store: any SharedStore =
-    switch configuration.store.kind {
-    case .memory: MemoryStore()
-    case .memcached: try MemcachedStore(configuration: memcached, timeout: configuration.store.timeout, logger: logger)
-    }
+let store = try configuration.store.make(memcached: memcached, logger: logger)
 let sessions = try SessionManager(store: store, configuration: configuration, logger: logger)
-let server = try HTTP2Server(
-    configuration: http, logger: logger,
-    handler: sessions.middleware { request, session in
-        session[.visits, default: 0] += 1
-        return .text("visits: \(session[.visits, default: 0])\n")
-    })
-try await ServiceGroup(
-    services: [store, sessions, server], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger
-).run()
+let handler = sessions.middleware { request, session in
+    session[.visits, default: 0] += 1
+    return .text("visits: \(session[.visits, default: 0])\n")
+}
+let server = try HTTP2Server(configuration: http, logger: logger, handler: handler)
+try await ServiceGroup(services: [store, sessions, server], gracefulShutdownSignals: [.sigterm], logger: logger).run()

@@ -19,12 +19,7 @@ struct FailoverNode: AsyncParsableCommand {
         let (configuration, http, memcached) = await ConfigurationFile.loadOrExit(
             file, SessionConfiguration.self, HTTP2ServerConfiguration.self, MemcachedConfiguration.self)
         let logger = Logger(label: "failover-node")
-        let store: any SharedStore =
-            switch configuration.store.kind {
-            case .memory: MemoryStore()
-            case .memcached:
-                try MemcachedStore(configuration: memcached, timeout: configuration.store.timeout, logger: logger)
-            }
+        let store = try configuration.store.make(memcached: memcached, logger: logger)
         let sessions = try SessionManager(store: store, configuration: configuration, logger: logger)
         let routes = Routes(sessions: sessions)
         let server = try HTTP2Server(configuration: http, logger: logger, handler: routes.answer)

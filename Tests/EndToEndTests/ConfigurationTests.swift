@@ -4,7 +4,7 @@ import LimpetMemcached
 import LimpetServer
 import Testing
 
-/// `Config/limpet.json`, the code and the README say the same.
+/// `Config/limpet.json`, the code, the samples and the README say the same.
 struct ConfigurationTests {
     private static let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .deletingLastPathComponent()
@@ -50,5 +50,13 @@ struct ConfigurationTests {
         let documented = readme.split(separator: "\n").filter { $0.hasPrefix("| `") && $0.contains(".") }
             .filter { $0.contains(/^\| `(server|session|lock|store|memcached)\./) }
         #expect(documented.count == rows.count)
+    }
+
+    @Test func `the README's program is the sample, in fifteen lines`() throws {
+        let readme = try String(contentsOf: Self.root.appending(path: "README.md"), encoding: .utf8)
+        let sample = try String(contentsOf: Self.root.appending(path: "Samples/Counter/main.swift"), encoding: .utf8)
+        let program = sample.split(separator: "\n", omittingEmptySubsequences: false).drop { !$0.hasPrefix("extension") }
+        #expect(readme.contains("```swift\n" + program.joined(separator: "\n") + "```\n"))
+        #expect(program.count { !$0.isEmpty } == 15)
     }
 }
