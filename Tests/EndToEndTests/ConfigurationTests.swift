@@ -55,7 +55,8 @@ struct ConfigurationTests {
     @Test func `the README's program is the sample, in fifteen lines`() throws {
         let readme = try String(contentsOf: Self.root.appending(path: "README.md"), encoding: .utf8)
         let sample = try String(contentsOf: Self.root.appending(path: "Samples/Counter/main.swift"), encoding: .utf8)
-        let program = sample.split(separator: "\n", omittingEmptySubsequences: false).drop { !$0.hasPrefix("extension") }
+        let lines = sample.split(separator: "\n", omittingEmptySubsequences: false)
+        let program = lines.drop { !$0.hasPrefix("extension") }
         #expect(readme.contains("```swift\n" + program.joined(separator: "\n") + "```\n"))
         #expect(program.count { !$0.isEmpty } == 15)
     }
