@@ -52,12 +52,12 @@ struct ConfigurationTests {
         #expect(documented.count == rows.count)
     }
 
-    @Test func `the README's program is the sample, in fifteen lines`() throws {
+    @Test func `the README's program is the sample, in at most fifteen lines`() throws {
         let readme = try String(contentsOf: Self.root.appending(path: "README.md"), encoding: .utf8)
         let sample = try String(contentsOf: Self.root.appending(path: "Samples/Counter/main.swift"), encoding: .utf8)
         let lines = sample.split(separator: "\n", omittingEmptySubsequences: false)
         let program = lines.drop { !$0.hasPrefix("extension") }
         #expect(readme.contains("```swift\n" + program.joined(separator: "\n") + "```\n"))
-        #expect(program.count { !$0.isEmpty } == 15)
+        #expect(program.count { !$0.isEmpty } <= 15)
     }
 }
