@@ -53,8 +53,8 @@ public final class MemcachedServer: Sendable {
 
     deinit {
         child.withLock { child in
-            // Closing cannot fail for a pipe that is open; the script does the rest, with nobody waiting for it.
-            if let child { close(child.lifeline.fileHandleForWriting.fileDescriptor) }
+            // The script does the rest, with nobody waiting for it. A pipe that is closed already is as good.
+            try? child?.lifeline.fileHandleForWriting.close()
         }
     }
 

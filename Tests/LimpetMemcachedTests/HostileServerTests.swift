@@ -9,7 +9,7 @@ struct HostileServerTests {
         "SERVER_ERROR object too large for cache\r\n", "ERROR\r\n", "CLIENT_ERROR bad command line format\r\n",
         "STORED\r\n", "NONSENSE\r\n", "\r\n", "VALUE a 0 3\r\none\r\nEND\r\n", "VALUE a 0 3 0\r\none\r\nEND\r\n",
         "VALUE b 0 3 7\r\ntwo\r\nEND\r\n", "VALUE a 0 3 7\r\none\r\nVALUE a 0 3 7\r\none\r\nEND\r\n",
-        "VALUE a 0 3 7\r\none\r\nSERVER_ERROR out of memory\r\n", "VALUE a 0 99999999999 7\r\none\r\nEND\r\n",
+        "VALUE a 0 3 7\r\none\r\nSERVER_ERROR out of memory\r\n", "VALUE a 0 9999999 7\r\none\r\nEND\r\n",
         "VALUE a 0 3 7\r\nEND\r\n", "EXISTS\r\n", "DELETED\r\n", "42\r\n",
         "VALUE a 0 3 7\r\none\r\nEND\r\nVALUE a 0 3 7\r\n",
     ])
