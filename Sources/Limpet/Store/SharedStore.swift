@@ -10,6 +10,8 @@ public import ServiceLifecycle
 /// ``StoreError/mayHaveTakenEffect`` tells whether a write may have happened, or may still happen. **A store that cannot
 /// be reached never answers "absent".**
 ///
+/// An operation ends by itself, within the store's time-out; a task that is cancelled meanwhile gets its answer all the same.
+///
 /// To write a store of your own, conform to this protocol and run `StoreContract` of `LimpetTesting` against it.
 public protocol SharedStore: Service {
     /// Reads keys, each for itself, in one round trip for each server.
@@ -59,7 +61,7 @@ extension SharedStore {
     }
 }
 
-/// The name of a value, and where it lives.
+/// The name of a value, and where it lives. A name is always used with the same placement.
 public struct StoreKey: Sendable, Hashable {
     /// Which of a store's servers holds a key.
     public enum Placement: Sendable, Hashable {
