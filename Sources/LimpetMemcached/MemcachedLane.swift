@@ -35,7 +35,7 @@ final class MemcachedLane: Sendable {
     }
 
     private let settings: Settings
-    private let state = Mutex(State())
+    private let state = Locked(State())
     private let wake = DispatchSemaphore(value: 0)
     private let roundTripsOfReads = Atomic(0)
 

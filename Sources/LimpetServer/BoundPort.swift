@@ -1,4 +1,4 @@
-import Synchronization
+import Limpet
 
 /// The port that a server listens on, once it does.
 final class BoundPort: Sendable {
@@ -7,7 +7,7 @@ final class BoundPort: Sendable {
         case known(Result<Int, any Error>)
     }
 
-    private let state = Mutex(State.unknown(waiters: [:], nextWaiter: 0))
+    private let state = Locked(State.unknown(waiters: [:], nextWaiter: 0))
 
     /// Tells everyone who waits, and who asks later.
     func resolve(_ result: Result<Int, any Error>) {

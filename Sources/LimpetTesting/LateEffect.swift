@@ -1,5 +1,4 @@
 public import Limpet
-import Synchronization
 
 /// Writes that failed for their callers, and are still on their way.
 public final class LateEffect: Sendable {
@@ -10,7 +9,7 @@ public final class LateEffect: Sendable {
         var watchers: [CheckedContinuation<Void, Never>] = []
     }
 
-    private let state = Mutex(State())
+    private let state = Locked(State())
 
     /// Lets the oldest of these writes happen now; waits for it, if it was not asked for yet.
     ///

@@ -1,5 +1,4 @@
 public import Limpet
-import Synchronization
 
 /// A clock that stands still until a test moves it on.
 ///
@@ -20,13 +19,13 @@ public final class ManualClock: NodeClock {
         var watchers: [(count: Int, continuation: CheckedContinuation<Void, Never>)] = []
     }
 
-    private let state: Mutex<State>
+    private let state: Locked<State>
 
     /// Makes a clock.
     ///
     /// - Parameter wallMilliseconds: what the clock shows at first, in milliseconds since 1970; 2026-01-01 by default.
     public init(wallMilliseconds: Int64 = 1_767_225_600_000) {
-        state = Mutex(State(wallMilliseconds: wallMilliseconds))
+        state = Locked(State(wallMilliseconds: wallMilliseconds))
     }
 
     /// What the clock shows, in milliseconds since 1970.

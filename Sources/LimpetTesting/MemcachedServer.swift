@@ -1,5 +1,5 @@
+import Limpet
 import Foundation
-import Synchronization
 
 #if canImport(Glibc)
     import Glibc
@@ -41,7 +41,7 @@ public final class MemcachedServer: Sendable {
     /// The port on 127.0.0.1. A restart keeps it.
     public let port: Int
     private let arguments: [String]
-    private let child = Mutex<Child?>(nil)
+    private let child = Locked<Child?>(nil)
 
     /// Where the server listens: `127.0.0.1:port`.
     public var address: String { "127.0.0.1:\(port)" }

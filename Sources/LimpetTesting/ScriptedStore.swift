@@ -1,5 +1,4 @@
 public import Limpet
-import Synchronization
 
 /// A store that fails, waits and forgets as a test tells it to, and remembers what it was asked.
 ///
@@ -28,14 +27,14 @@ public final class ScriptedStore: SharedStore {
     }
 
     private let store: any SharedStore
-    private let state: Mutex<State>
+    private let state: Locked<State>
 
     /// Wraps a store.
     ///
     /// - Parameter tellsTokens: whether `put` tells the new token. `false` is what libmemcached does.
     public init(_ store: any SharedStore, tellsTokens: Bool = true) {
         self.store = store
-        state = Mutex(State(tellsTokens: tellsTokens))
+        state = Locked(State(tellsTokens: tellsTokens))
     }
 
     // MARK: Scripts

@@ -1,4 +1,4 @@
-import Synchronization
+import Limpet
 
 /// Holds calls of a ``ScriptedStore`` until a test lets them go.
 public final class StoreHold: Sendable {
@@ -9,7 +9,7 @@ public final class StoreHold: Sendable {
         var watchers: [(count: Int, continuation: CheckedContinuation<Void, Never>)] = []
     }
 
-    private let state = Mutex(State())
+    private let state = Locked(State())
 
     /// Waits until this many calls were held, those included that were let go since.
     public func waitUntilHeld(_ count: Int = 1) async {

@@ -1,5 +1,5 @@
+import Limpet
 import Foundation
-import Synchronization
 
 /// A real HTTP/2 client with a cookie jar: curl, a process for each request.
 final class HTTPClient: Sendable {
@@ -27,7 +27,7 @@ final class HTTPClient: Sendable {
         let description: String
     }
 
-    private let jar = Mutex<String?>(nil)
+    private let jar = Locked<String?>(nil)
 
     /// The cookie that is sent: `session=…`.
     var cookie: String? {

@@ -1,5 +1,5 @@
+import Limpet
 import Foundation
-import Synchronization
 
 #if canImport(Glibc)
     import Glibc
@@ -13,7 +13,7 @@ final class HostileServer: Sendable {
 
     let port: Int
     private let listener: Int32
-    private let received = Mutex<[String]>([])
+    private let received = Locked<[String]>([])
 
     /// The lines that came, without their ends.
     var lines: [String] { received.withLock { $0 } }

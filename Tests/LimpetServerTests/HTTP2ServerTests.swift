@@ -1,9 +1,9 @@
+import Limpet
 import Foundation
 import HTTPTypes
 import InMemoryLogging
 import Logging
 import NIOCore
-import Synchronization
 import Testing
 
 @testable import LimpetServer
@@ -38,7 +38,7 @@ import Testing
     }
 
     @Test func `gives the handler what the client sent`() async throws {
-        let seen = Mutex<ServerRequest?>(nil)
+        let seen = Locked<ServerRequest?>(nil)
         try await TestServer.run { request in
             seen.withLock { $0 = request }
             return ServerResponse(status: .noContent)
@@ -82,7 +82,7 @@ import Testing
     }
 
     @Test func `runs a handler on the event loop before and after it has waited`() async throws {
-        let threads = Mutex<[ObjectIdentifier]>([])
+        let threads = Locked<[ObjectIdentifier]>([])
         let note: @Sendable () -> Void = { threads.withLock { $0.append(ObjectIdentifier(Thread.current)) } }
         let signal = Signal()
         try await TestServer.run { _ in

@@ -1,7 +1,7 @@
+import Limpet
 import Logging
 import NIOCore
 import ServiceLifecycle
-import Synchronization
 import Testing
 
 @testable import LimpetServer
@@ -10,7 +10,7 @@ import Testing
     @Test func `finishes the request under way and refuses new ones`() async throws {
         let started = Signal()
         let finish = Signal()
-        let served = Mutex<[String]>([])
+        let served = Locked<[String]>([])
         try await TestServer.run { request in
             served.withLock { $0.append(request.path) }
             started.send()
@@ -61,7 +61,7 @@ import Testing
         var limits = ServerLimits()
         limits.drainTimeout = .milliseconds(50)
         let started = Signal()
-        let wasCancelled = Mutex(false)
+        let wasCancelled = Locked(false)
         try await TestServer.run(limits: limits) { _ in
             started.send()
             await Signal().wait()

@@ -2,7 +2,6 @@ import HTTPTypes
 import Limpet
 import LimpetTesting
 import Logging
-import Synchronization
 
 /// Nodes over one store, on one clock that stands still.
 ///
@@ -72,7 +71,7 @@ private struct Answer<Value> {
 
 /// A browser: keeps the newest cookie.
 final class Client: Sendable {
-    private let state = Mutex<(cookie: String?, setCookies: [String])>((nil, []))
+    private let state = Locked<(cookie: String?, setCookies: [String])>((nil, []))
 
     /// What is sent: `session=…`.
     var cookie: String? { state.withLock { $0.cookie } }
@@ -93,7 +92,7 @@ final class Client: Sendable {
 
 /// What the nodes told the application.
 final class EventLog: Sendable {
-    private let names = Mutex<[String]>([])
+    private let names = Locked<[String]>([])
     var all: [String] { names.withLock { $0 } }
     func add(_ name: String) { names.withLock { $0.append(name) } }
 }

@@ -1,5 +1,3 @@
-import Synchronization
-
 /// Reads the tokens of records that this node has just written, where the store does not tell them, behind the answers:
 /// rules R7 and R8.
 ///
@@ -17,7 +15,7 @@ final class TokenRefresh: Sendable {
     }
 
     private let store: CountedStore
-    private let state = Mutex(State())
+    private let state = Locked(State())
     private let (signals, signal) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
 
     init(store: CountedStore) {

@@ -1,5 +1,4 @@
 import HeapModule
-import Synchronization
 
 /// The copies of sessions in this node's memory, and an index of when they expire.
 ///
@@ -25,7 +24,7 @@ final class LocalSessions: Sendable {
         var expiry = Heap<Due>()
     }
 
-    private final class Shard: Sendable { let contents = Mutex(Contents()) }
+    private final class Shard: Sendable { let contents = Locked(Contents()) }
 
     private static let shardCount = 64
     private let shards = (0..<shardCount).map { _ in Shard() }

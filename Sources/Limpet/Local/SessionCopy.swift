@@ -1,5 +1,3 @@
-import Synchronization
-
 /// A copy of one session in this node's memory.
 ///
 /// The record in the store is authoritative, not this copy: it may be used without asking only under rule R1 (``Coherence``),
@@ -23,12 +21,12 @@ final class SessionCopy: Sendable {
 
     let id: SessionID
     let keys: SessionStoreKeys
-    private let state: Mutex<State>
+    private let state: Locked<State>
 
     init(id: SessionID, keys: SessionStoreKeys, state: State) {
         self.id = id
         self.keys = keys
-        self.state = Mutex(state)
+        self.state = Locked(state)
     }
 
     func withState<Result>(_ body: (inout State) throws -> Result) rethrows -> Result {

@@ -25,7 +25,7 @@ final class SessionLocks: Sendable {
         var line: Deque<Waiter>?
     }
 
-    private typealias Shard = Mutex<[SessionID: Entered]>
+    private typealias Shard = Locked<[SessionID: Entered]>
 
     /// Requests of different sessions rarely meet in one of 64, with a thread for each of some ten cores.
     private static let shardCount = 64

@@ -1,4 +1,3 @@
-import Synchronization
 import SwiftProtobuf
 
 #if canImport(FoundationEssentials)
@@ -16,7 +15,7 @@ final class Attribute: Sendable {
     let bytes: [UInt8]
     /// What a newer version wrote beside it.
     let unknownFields: UnknownStorage
-    private let decoded: Mutex<Decoded>
+    private let decoded: Locked<Decoded>
 
     private enum Decoded {
         case notYet
@@ -29,7 +28,7 @@ final class Attribute: Sendable {
         self.codec = codec
         self.bytes = bytes
         self.unknownFields = unknownFields
-        decoded = Mutex(.notYet)
+        decoded = Locked(.notYet)
     }
 
     /// Encodes a value. Equal values have equal bytes: keys of objects are ordered.
@@ -39,7 +38,7 @@ final class Attribute: Sendable {
         codec = .json
         bytes = Array(try encoder.encode(value))
         unknownFields = UnknownStorage()
-        decoded = Mutex(.value(value))
+        decoded = Locked(.value(value))
     }
 
     /// The value, decoded at the first call.

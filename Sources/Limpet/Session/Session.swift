@@ -1,5 +1,4 @@
 import Logging
-import Synchronization
 
 #if canImport(FoundationEssentials)
     public import FoundationEssentials
@@ -44,7 +43,7 @@ public final class Session: Sendable {
     private let base: [String: Attribute]
     private let logger: Logger
     private let statistics: SessionStatistics
-    private let state: Mutex<State>
+    private let state: Locked<State>
 
     private struct State {
         var id: SessionID?
@@ -74,7 +73,7 @@ public final class Session: Sendable {
         base = checkout.attributes
         self.logger = logger
         self.statistics = statistics
-        state = Mutex(State(id: checkout.id, maxInactive: .milliseconds(checkout.maxInactive)))
+        state = Locked(State(id: checkout.id, maxInactive: .milliseconds(checkout.maxInactive)))
     }
 
     /// The session's id. A new session has one that no client has seen: it is what the session will be stored under.

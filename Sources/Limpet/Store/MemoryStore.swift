@@ -1,5 +1,4 @@
 import HeapModule
-import Synchronization
 
 /// The store of a single node: a dictionary in the memory of this process, with the same contract as a server.
 ///
@@ -35,7 +34,7 @@ public final class MemoryStore: SharedStore {
 
     private let clock: any NodeClock
     private let maxValueBytes: Int
-    private let state = Mutex(State())
+    private let state = Locked(State())
 
     /// Makes an empty store.
     ///

@@ -1,5 +1,5 @@
+import Limpet
 import NIOCore
-import Synchronization
 
 /// The connections of a server: what has to be told that it stops, and waited for.
 ///
@@ -13,7 +13,7 @@ final class OpenConnections: Sendable {
         var whenEmpty: EventLoopPromise<Bool>?
     }
 
-    private let state = Mutex(State())
+    private let state = Locked(State())
 
     /// How many connections there are.
     var count: Int { state.withLock { $0.channels.count } }

@@ -1,5 +1,4 @@
 import LimpetTesting
-import Synchronization
 import Testing
 
 @testable import Limpet
@@ -136,14 +135,14 @@ struct SessionLocksTests {
 
 /// Who came in, in order.
 private final class Order: Sendable {
-    private let state = Mutex<[Int]>([])
+    private let state = Locked<[Int]>([])
     var numbers: [Int] { state.withLock { $0 } }
     func add(_ number: Int) { state.withLock { $0.append(number) } }
 }
 
 /// How many are in each session, and how many ever were.
 private final class Crowd: Sendable {
-    private let state = Mutex<(inside: [SessionID: Int], entries: Int)>(([:], 0))
+    private let state = Locked<(inside: [SessionID: Int], entries: Int)>(([:], 0))
     var entries: Int { state.withLock { $0.entries } }
     func enter(_ id: SessionID) -> Int {
         state.withLock { state in
