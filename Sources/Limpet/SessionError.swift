@@ -1,6 +1,7 @@
 public import HTTPTypes
 
-/// A request could not have its session. The session is as it was before.
+/// A request could not have its session, or not keep what it did to it. The session is as it was before, except that after
+/// ``Code/outcomeUnknown`` the changes may be there: the next request finds out.
 public struct SessionError: Error, Sendable, CustomStringConvertible {
     /// What went wrong. New codes may be added: a `switch` needs a default.
     public struct Code: Sendable, Hashable, CustomStringConvertible {

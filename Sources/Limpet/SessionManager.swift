@@ -146,8 +146,12 @@ public final class SessionManager: Service {
                 try await coherence.expireIfDue(copy)
             } catch {
                 logger.warning(
-                    "An expired session could not be ended; all that have expired are tried again later",
+                    "An expired session could not be ended; it is tried again later",
                     metadata: [LogKey.error: "\(error)", LogKey.node: "\(node)"])
+                // A record that cannot be read is one session's trouble, a store that does not answer is everybody's.
+                guard let cause = (error as? SessionError)?.cause as? StoreError, cause.code != .corrupt else {
+                    continue
+                }
                 return
             }
         }

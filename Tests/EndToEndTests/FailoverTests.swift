@@ -112,9 +112,8 @@ struct FailoverTests {
             #expect(try x.json("value") == "15")
             #expect(try y.json("value") == "15")
         }
-        let merges = try await a.statistics().merges + b.statistics().merges
-        let takeovers = try await a.statistics().takeovers + b.statistics().takeovers
-        #expect(merges + takeovers > 0)
+        // The first node trusts its copy, by its own name in the cookie: what it writes meets the other one's.
+        #expect(try await a.statistics().merges > 0)
     }
 
     @Test func `a log-out on one node is final on the other, for old cookies too`() async throws {

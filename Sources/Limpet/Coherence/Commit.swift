@@ -35,11 +35,10 @@ extension SessionCoherence {
             case .missing:
                 let counter = try await read(copy.keys).counter
                 let may = RepublishRule.mayRepublish(
-                    copy: .init(
-                        isHome: state.record.home == node, epoch: state.record.epoch, expiresAt: state.record.expiresAt),
-                    counter: counter, cookieNamesThisNode: cookieNamesThisNode, now: clock.wallMilliseconds())
+                    copy: republishable(state), counter: counter, cookieNamesThisNode: cookieNamesThisNode,
+                    now: clock.wallMilliseconds())
                 guard may else {
-                    local.remove(copy.id)
+                    setAside(copy, counter: counter)
                     throw SessionError(.conflict, "the session ended, or moved and was lost, while this request had it")
                 }
                 // Whether it was put back or somebody else's record was found: the next round knows.
@@ -55,7 +54,8 @@ extension SessionCoherence {
     ) async throws -> Bool {
         var record = state.record
         changes.apply(to: &record)
-        return try await put(record, since: token, copy: copy, touchesEpoch: isAccessSaveDue(state))
+        return try await put(
+            record, since: token, copy: copy, renewsEpoch: isAccessSaveDue(state) || changes.maxInactive != nil)
     }
 
     /// R9 and R6: this request's changes, and nothing else, on the newer record; who merges becomes home.
@@ -63,20 +63,25 @@ extension SessionCoherence {
         _ copy: SessionCopy, _ newer: SessionRecord, _ token: StoreToken, _ changes: SessionChanges
     ) async throws -> Bool {
         var record = newer
-        let accessedAt = copy.withState { $0.record.accessedAt }
+        let state = copy.snapshot
+        let accessedAt = state.record.accessedAt
         record.home = node
         record.epoch = try await raiseEpoch(
             copy.keys, beyond: newer.epoch, timeToLive: timeToLive(maxInactive: newer.maxInactive))
         record.lastAccessedAt = max(newer.lastAccessedAt, min(newer.accessedAt, accessedAt))
         record.accessedAt = max(newer.accessedAt, accessedAt)
+        record.cookieSetAt = clock.wallMilliseconds()
         changes.apply(to: &record)
-        guard try await put(record, since: token, copy: copy, touchesEpoch: false) else { return false }
+        guard
+            try await put(
+                record, since: token, copy: copy, renewsEpoch: isAccessSaveDue(state) || changes.maxInactive != nil)
+        else { return false }
         statistics.merges.add(1)
         return true
     }
 
     private func put(
-        _ record: SessionRecord, since token: StoreToken, copy: SessionCopy, touchesEpoch: Bool
+        _ record: SessionRecord, since token: StoreToken, copy: SessionCopy, renewsEpoch: Bool
     ) async throws -> Bool {
         let timeToLive = timeToLive(maxInactive: record.maxInactive)
         let asked = clock.monotonicNanoseconds()
@@ -105,7 +110,7 @@ extension SessionCoherence {
             if error.mayHaveTakenEffect { copy.withState { $0.isSuspect = true } }
             throw SessionError(error)
         }
-        if touchesEpoch { await renewEpoch(of: copy, accessedAt: record.accessedAt, timeToLive: timeToLive) }
+        if renewsEpoch { await renewEpoch(of: copy, accessedAt: record.accessedAt, timeToLive: timeToLive) }
         return true
     }
 

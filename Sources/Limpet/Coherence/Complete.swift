@@ -20,19 +20,20 @@ extension SessionCoherence {
         }
         switch changes.ending {
         case .ends:
-            try await end(copy.id, copy.keys, reason: .invalidated)
+            // Its new id lives on, and the client has it by now, or will: nothing was ended.
+            if try await end(copy.id, copy.keys, reason: .invalidated) == .rotated { throw Self.idChanged }
             return .expireCookie
         case .rotates:
             switch try await rotate(copy, changes) {
             case .renamed(let id): return .setCookie(id)
+            case .gone(.rotated): throw Self.idChanged
             case .gone: return .expireCookie
             }
         case .stays where changes.isDirty:
             switch try await commit(changes, to: copy, cookieNamesThisNode: presented?.namesThisNode ?? false) {
-            case .stored: return checkout.routeIsStale ? .setCookie(copy.id) : .keepCookie
-            case .gone(.rotated):
-                // The client has another id by now, which this answer must not take from it; but the changes are nowhere.
-                throw SessionError(.conflict, "the session's id was changed while this request had it")
+            // Who merges becomes home, whatever the client was told in between.
+            case .stored(let merged): return merged || checkout.routeIsStale ? .setCookie(copy.id) : .keepCookie
+            case .gone(.rotated): throw Self.idChanged
             case .gone: return .expireCookie
             }
         case .stays:
@@ -40,6 +41,10 @@ extension SessionCoherence {
             return checkout.routeIsStale ? .setCookie(copy.id) : .keepCookie
         }
     }
+
+    /// The client has another id by now, which this answer must not take from it; but what this request did is nowhere.
+    private static let idChanged = SessionError(
+        .conflict, "the session's id was changed while this request had it")
 
     /// Nothing was stored when the request came: it is now, if the handler wrote a value.
     private func completeNew(

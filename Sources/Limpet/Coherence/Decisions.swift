@@ -35,7 +35,7 @@ enum LoadDecision {
     /// The session was ended.
     case gone(Tombstone)
     /// Nobody asked for it for too long.
-    case expired
+    case expired(SessionRecord)
     /// It comes home to this node.
     case take(SessionRecord)
     /// R18: the store has lost it, the copy here is the session.
@@ -52,7 +52,7 @@ enum LoadDecision {
             self = .gone(tombstone)
         case .record(let record):
             // A foreign judge of expiry allows for the access time that the home has not saved yet, and for its clock.
-            self = record.expiresAt + tolerance <= now ? .expired : .take(record)
+            self = record.expiresAt + tolerance <= now ? .expired(record) : .take(record)
         case nil:
             let may = RepublishRule.mayRepublish(
                 copy: copy, counter: counter, cookieNamesThisNode: cookieNamesThisNode, now: now)
@@ -68,6 +68,14 @@ enum RepublishRule {
         var isHome: Bool
         var epoch: Epoch
         var expiresAt: Int64
+    }
+
+    /// Whether a copy that may not be put back is of no use any more: it has expired, or somebody changed the session since.
+    /// Any other is kept: it may be the only one.
+    static func isOvertaken(copy: Copy, counter: Epoch?, now: Int64) -> Bool {
+        if copy.expiresAt <= now { return true }
+        guard let counter else { return false }
+        return counter != copy.epoch && counter.incarnation == copy.epoch.incarnation
     }
 
     /// - Parameter counter: the session's epoch in the store. Missing or of another making: the store's memory was lost.
@@ -105,8 +113,8 @@ enum CommitDecision {
 enum EndDecision {
     /// The tombstone there is this request's own: it has ended the session.
     case won
-    /// Somebody else ended the session.
-    case lost
+    /// Somebody else ended the session, or changed its id.
+    case lost(Tombstone)
     /// Swap the record for the tombstone.
     case bury(SessionRecord)
     /// There is nothing: put the tombstone there.
@@ -114,7 +122,7 @@ enum EndDecision {
 
     init(stored: StoredSession?, nonce: Tombstone.Nonce) {
         switch stored {
-        case .tombstone(let tombstone): self = tombstone.nonce == nonce ? .won : .lost
+        case .tombstone(let tombstone): self = tombstone.nonce == nonce ? .won : .lost(tombstone)
         case .record(let record): self = .bury(record)
         case nil: self = .plant
         }

@@ -1,8 +1,21 @@
 /// A session ends, or gets another id: rules R15 and R24.
 extension SessionCoherence {
-    /// R15: ends a session on all nodes. Whoever's tombstone it is, and nobody else, tells
-    /// `destroyed`.
-    func end(_ id: SessionID, _ keys: SessionStoreKeys, reason: Tombstone.Reason) async throws {
+    /// What a session's expiry was judged by. Whoever changed the session since has judged otherwise.
+    struct Judged {
+        let home: NodeIdentity
+        let epoch: Epoch
+
+        func isAbout(_ record: SessionRecord) -> Bool { record.home == home && record.epoch == epoch }
+    }
+
+    /// R15: ends a session on all nodes. Whoever's tombstone it is, and nobody else, tells `destroyed`.
+    ///
+    /// - Parameter judged: for an expiry, the only state of the session that may be ended.
+    /// - Returns: why the session has ended, if it was somebody else who ended it.
+    @discardableResult
+    func end(
+        _ id: SessionID, _ keys: SessionStoreKeys, reason: Tombstone.Reason, judged: Judged? = nil
+    ) async throws -> Tombstone.Reason? {
         // Forgotten first: whatever happens below, this node serves it no more.
         local.remove(id)
         let tombstone = Tombstone(reason: reason)
@@ -10,14 +23,15 @@ extension SessionCoherence {
             try await pause(before: attempt)
             let (stored, token) = try await readData(keys)
             let decision = EndDecision(stored: stored, nonce: tombstone.nonce)
-            if case .lost = decision { return }
+            if case .lost(let other) = decision { return other.reason }
+            if case .bury(let record) = decision, let judged, !judged.isAbout(record) { return nil }
             guard try await isBuried(keys, tombstone, decision, token) else { continue }
             // A change of the id ends no session.
             if reason != .rotated {
                 statistics.destroyed.add(1)
                 events.destroyed(id, reason == .expired ? .expired : .invalidated)
             }
-            return
+            return nil
         }
         throw tooManyConflicts()
     }
@@ -29,6 +43,7 @@ extension SessionCoherence {
         do {
             let bytes = try StoredSession.tombstone(tombstone).bytes(keys: keys)
             let condition: StoreCondition
+            var timeToLive = tombstoneTimeToLive(maxInactive: configuration.maxInactive.milliseconds)
             switch decision {
             case .won: return true
             case .lost: return false
@@ -38,11 +53,12 @@ extension SessionCoherence {
                 condition = .absent
             case .bury(let record):
                 guard let token else { return false }
-                _ = try await raiseEpoch(keys, beyond: record.epoch, timeToLive: tombstoneTimeToLive)
+                timeToLive = max(timeToLive, tombstoneTimeToLive(maxInactive: record.maxInactive))
+                _ = try await raiseEpoch(keys, beyond: record.epoch, timeToLive: timeToLive)
                 condition = .unchanged(since: token)
             }
             if case .stored = try await store.put(
-                bytes, for: keys.data, timeToLive: tombstoneTimeToLive, if: condition)
+                bytes, for: keys.data, timeToLive: timeToLive, if: condition)
             {
                 return true
             }
@@ -60,21 +76,25 @@ extension SessionCoherence {
         guard local.find(copy.id) === copy, copy.withState({ $0.record.expiresAt }) <= clock.wallMilliseconds() else {
             return
         }
-        try await expire(copy)
+        _ = try await expire(copy)
     }
 
     /// Ends a session that this node is home of and that nobody asked for in time, unless the store knows better.
-    func expire(_ copy: SessionCopy) async throws {
-        let state = copy.snapshot
+    ///
+    /// - Returns: `false` if another node has the session, which may be alive there.
+    func expire(_ copy: SessionCopy) async throws -> Bool {
+        let judged = copy.withState { Judged(home: $0.record.home, epoch: $0.record.epoch) }
         let found = try await read(copy.keys)
         local.remove(copy.id)
         switch found.stored {
-        case .tombstone: return
-        // Another node has it: the expiry is that node's to judge.
-        case .record(let record) where record.home != node || record.epoch != state.record.epoch: return
+        case .tombstone: return true
+        // The expiry is that node's to judge.
+        case .record(let record) where !judged.isAbout(record): return false
         // Gone from the store as well. Only if nobody has touched it since was it this node's to end.
-        case nil where found.counter != state.record.epoch: return
-        case .record, nil: try await end(copy.id, copy.keys, reason: .expired)
+        case nil where found.counter != judged.epoch: return true
+        case .record, nil:
+            try await end(copy.id, copy.keys, reason: .expired, judged: judged)
+            return true
         }
     }
 
@@ -114,13 +134,15 @@ extension SessionCoherence {
                 let (stored, current) = try await readData(copy.keys)
                 token = current
                 decision = EndDecision(stored: stored, nonce: tombstone.nonce)
-                if case .lost = decision {
+                if case .lost(let other) = decision {
                     local.remove(copy.id)
                     try await end(fresh.id, fresh.keys, reason: .rotated)
-                    return .gone
+                    return .gone(other.reason)
                 }
                 if case .bury(let newer) = decision, newer.home != old.record.home || newer.epoch != old.record.epoch {
-                    guard case .stored = try await commitWhole(renamed(newer, changes), to: fresh) else { return .gone }
+                    guard case .stored = try await commitWhole(renamed(newer, changes), to: fresh) else {
+                        throw SessionError(.conflict, "the store lost the session while its id was changed")
+                    }
                 }
             }
             if try await isBuried(copy.keys, tombstone, decision, token) {
@@ -136,7 +158,7 @@ extension SessionCoherence {
     /// What became of a session whose id was to change.
     enum Rotated {
         case renamed(SessionID)
-        case gone
+        case gone(Tombstone.Reason)
     }
 
     /// The record of the new id.

@@ -26,7 +26,11 @@ extension SessionCoherence {
     private func verify(_ copy: SessionCopy, at now: UInt64) async throws(SessionError) -> Bool {
         let counter = try await epoch(copy.keys)
         return copy.withState { state in
-            guard counter == state.record.epoch else { return false }
+            guard counter == state.record.epoch else {
+                // Whatever becomes of this request, the copy is trusted no more.
+                state.verifiedAt = nil
+                return false
+            }
             // Known as of the moment before the question.
             state.verifiedAt = now
             return true
@@ -47,10 +51,7 @@ extension SessionCoherence {
                     accessedAt: state.record.accessedAt, savedAt: state.savedAt, saveInterval: saveIntervalMilliseconds)
             )
         }
-        guard let checkout else {
-            try await expire(copy)
-            return nil
-        }
+        guard let checkout else { return try await expire(copy) ? nil : try await load(cookie, copy: nil) }
         switch source {
         case .local: statistics.localHits.add(1)
         case .verified: statistics.verified.add(1)
@@ -75,18 +76,18 @@ extension SessionCoherence {
             let now = clock.wallMilliseconds()
             let copyState = copy?.snapshot
             let decision = LoadDecision(
-                stored: found.stored, counter: found.counter,
-                copy: copyState.map {
-                    .init(isHome: $0.record.home == node, epoch: $0.record.epoch, expiresAt: $0.record.expiresAt)
-                },
+                stored: found.stored, counter: found.counter, copy: copyState.map { republishable($0) },
                 cookieNamesThisNode: cookie.namesThisNode, now: now, tolerance: expiryTolerance)
             switch decision {
-            case .gone, .notFound:
+            case .gone:
                 local.remove(cookie.id)
                 return nil
-            case .expired:
-                local.remove(cookie.id)
-                try await end(cookie.id, keys, reason: .expired)
+            case .notFound:
+                if let copy { setAside(copy, counter: found.counter) }
+                return nil
+            case .expired(let record):
+                try await end(
+                    cookie.id, keys, reason: .expired, judged: Judged(home: record.home, epoch: record.epoch))
                 return nil
             case .republish:
                 if let copy, try await republish(copy) {
@@ -97,14 +98,15 @@ extension SessionCoherence {
                 // An earlier life of this node may have seen more requests than it saved.
                 let ownAccess = copyState.map { $0.record.home == node ? $0.record.accessedAt : 0 } ?? 0
                 let taken = try await take(
-                    record, token: found.token, keys: keys, id: cookie.id,
-                    accessedAt: max(record.accessedAt, ownAccess), now: now, asked: asked)
+                    record, found, keys: keys, cookie: cookie, accessedAt: max(record.accessedAt, ownAccess),
+                    now: now, asked: asked)
                 guard let taken else { continue }
                 statistics.loads.add(1)
                 if record.home != node { statistics.takeovers.add(1) }
+                let state = taken.snapshot
                 return Checkout(
-                    copy: taken, state: taken.snapshot, source: .store, routeIsStale: !cookie.namesThisNode,
-                    isAccessSaveDue: false)
+                    copy: taken, state: state, source: .store, routeIsStale: !cookie.namesThisNode,
+                    isAccessSaveDue: isAccessSaveDue(state))
             }
         }
         throw tooManyConflicts()
@@ -113,24 +115,26 @@ extension SessionCoherence {
     /// R3 and R6: raises the epoch, so that every older copy is known to be stale, and swaps the record for one that names
     /// this node as home. `nil` if the record was changed meanwhile, or nobody knows: read again.
     private func take(
-        _ record: SessionRecord, token: StoreToken?, keys: SessionStoreKeys, id: SessionID, accessedAt: Int64,
-        now: Int64,
-        asked: UInt64
+        _ record: SessionRecord, _ found: Found, keys: SessionStoreKeys, cookie: SessionCookie.Presented,
+        accessedAt: Int64, now: Int64, asked: UInt64
     ) async throws -> SessionCopy? {
-        guard let token else { return nil }
+        guard let token = found.token else { return nil }
         let timeToLive = timeToLive(maxInactive: record.maxInactive)
         var record = record
         record.home = node
         record.epoch = try await raiseEpoch(keys, beyond: record.epoch, timeToLive: timeToLive)
         record.lastAccessedAt = accessedAt
         record.accessedAt = max(accessedAt, now)
+        if !cookie.namesThisNode { record.cookieSetAt = now }
         do {
             let bytes = try StoredSession.record(record).bytes(keys: keys)
             switch try await store.put(bytes, for: keys.data, timeToLive: timeToLive, if: .unchanged(since: token)) {
             case .stored(let token):
                 let copy = SessionCopy(
-                    id: id, keys: keys,
-                    state: .init(record: record, token: token, verifiedAt: asked, savedAt: accessedAt))
+                    id: cookie.id, keys: keys,
+                    state: .init(
+                        record: record, token: token, verifiedAt: asked,
+                        savedAt: max(record.createdAt, found.savedAt)))
                 local.insert(copy)
                 if token == nil { refresh.add(copy) }
                 return copy
@@ -166,7 +170,6 @@ extension SessionCoherence {
                     state.token = token
                     state.verifiedAt = asked
                     state.isSuspect = false
-                    state.savedAt = record.accessedAt
                 }
                 statistics.republished.add(1)
                 if token == nil { refresh.add(copy) }
@@ -176,6 +179,22 @@ extension SessionCoherence {
         } catch {
             throw SessionError(error)
         }
+    }
+
+    /// What R18 needs to know of a copy.
+    func republishable(_ state: SessionCopy.State) -> RepublishRule.Copy {
+        .init(isHome: state.record.home == node, epoch: state.record.epoch, expiresAt: state.record.expiresAt)
+    }
+
+    /// A copy whose record is missing, and that may not be put back for this request: forgotten if it is of no use any more,
+    /// else kept aside, for it may be the only one.
+    func setAside(_ copy: SessionCopy, counter: Epoch?) {
+        let isOvertaken = copy.withState { state in
+            state.isSuspect = true
+            return RepublishRule.isOvertaken(
+                copy: republishable(state), counter: counter, now: clock.wallMilliseconds())
+        }
+        if isOvertaken { local.remove(copy.id) }
     }
 
     /// Makes the epoch counter, or raises it, to a record's epoch.
@@ -194,6 +213,8 @@ extension SessionCoherence {
         let stored: StoredSession?
         let token: StoreToken?
         let counter: Epoch?
+        /// When the epoch's time to live was last started anew, as far as the store tells; 0 if it does not.
+        let savedAt: Int64
     }
 
     /// Reads record, epoch and access time in one round trip. The record has the later one of the two access times.
@@ -204,12 +225,15 @@ extension SessionCoherence {
             let counter = try results[1].get()
             let access = try results[2].get()
             var stored = try data.map { entry throws(StoreError) in try StoredSession(bytes: entry.bytes, keys: keys) }
-            if case .record(var record) = stored, let access {
-                let accessedAt = try AccessTime(bytes: access.bytes, keys: keys).accessedAt
-                record.accessedAt = max(record.accessedAt, accessedAt)
+            let savedAt = try access.map { entry throws(StoreError) in
+                try AccessTime(bytes: entry.bytes, keys: keys).accessedAt
+            }
+            if case .record(var record) = stored, let savedAt {
+                record.accessedAt = max(record.accessedAt, savedAt)
                 stored = .record(record)
             }
-            return Found(stored: stored, token: data?.token, counter: try counter.map(Self.counter))
+            return Found(
+                stored: stored, token: data?.token, counter: try counter.map(Self.counter), savedAt: savedAt ?? 0)
         } catch {
             throw SessionError(error)
         }

@@ -53,8 +53,14 @@ final class SessionCoherence: Sendable {
         .milliseconds(maxInactive) + configuration.saveInterval + Self.slack
     }
 
-    /// A tombstone outlives whoever could still write: a home that has not asked since, and the longest request.
-    var tombstoneTimeToLive: Duration { configuration.saveInterval + Self.longestRequest + Self.slack }
+    /// A tombstone outlives whoever could still write (a home that has not asked since, and the longest request), and every
+    /// copy that an earlier home could put back: once tombstone and epoch are gone, such a copy looks like a session that
+    /// the store has lost.
+    func tombstoneTimeToLive(maxInactive: Int64) -> Duration {
+        max(
+            configuration.saveInterval + Self.longestRequest + Self.slack,
+            timeToLive(maxInactive: maxInactive))
+    }
 
     /// What a foreign judge of an expiry adds to it.
     var expiryTolerance: Int64 { (configuration.saveInterval + Self.slack).milliseconds }

@@ -65,7 +65,8 @@ final class TokenRefresh: Sendable {
             copy.withState { state in
                 // R8: only for the record that this copy was made from. A token that is older than the copy's last commit is
                 // refused by the store.
-                guard state.token == nil, record.home == state.record.home, record.epoch == state.record.epoch
+                guard state.token == nil, !state.isSuspect, record.home == state.record.home,
+                    record.epoch == state.record.epoch
                 else { return }
                 state.token = entry.token
             }

@@ -27,6 +27,8 @@ final class LocalSessions: Sendable {
     private final class Shard: Sendable { let contents = Locked(Contents()) }
 
     private static let shardCount = 64
+    /// So many stale entries of the index are not worth the work: 2 KiB a table.
+    private static let staleEntries = 64
     private let shards = (0..<shardCount).map { _ in Shard() }
 
     private func shard(_ id: SessionID) -> Shard {
@@ -44,6 +46,10 @@ final class LocalSessions: Sendable {
             if let slot = contents.slots[copy.id], slot.copy === copy, slot.due <= due { return }
             contents.slots[copy.id] = Slot(copy: copy, due: due)
             contents.expiry.insert(Due(at: due, id: copy.id))
+            // Entries of sessions that were removed are left until their time comes, unless they become the most.
+            if contents.expiry.count > 2 * contents.slots.count + Self.staleEntries {
+                contents.expiry = Heap(contents.slots.map { Due(at: $1.due, id: $0) })
+            }
         }
     }
 

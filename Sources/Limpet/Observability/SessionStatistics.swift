@@ -29,7 +29,10 @@ final class SessionStatistics: Sendable {
     let storePuts = Counter()
     let storeIncrements = Counter()
     let storeTouches = Counter()
-    let storeDeletes = Counter()
+    private let failedNames = Locked<Set<String>>([])
+
+    /// Whether an attribute of this name is the first of its name that could not be decoded: it is said once.
+    func isFirstFailure(of name: String) -> Bool { failedNames.withLock { $0.insert(name).inserted } }
 }
 
 /// The counters of a node, since it started.
@@ -81,12 +84,10 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
         public var increment = 0
         /// Renewals of a time to live.
         public var touch = 0
-        /// Deletions.
-        public var delete = 0
 
         /// All calls together.
         public var total: Int {
-            return self.get + put + increment + touch + delete
+            return self.get + put + increment + touch
         }
     }
 
@@ -108,8 +109,7 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
         writesAfterSeal = statistics.writesAfterSeal.value
         storeOperations = StoreOperations(
             get: statistics.storeGets.value, put: statistics.storePuts.value,
-            increment: statistics.storeIncrements.value, touch: statistics.storeTouches.value,
-            delete: statistics.storeDeletes.value)
+            increment: statistics.storeIncrements.value, touch: statistics.storeTouches.value)
         self.sessionsInMemory = sessionsInMemory
         self.sessionsEntered = sessionsEntered
     }

@@ -99,20 +99,26 @@ final class SessionLocks: Sendable {
 
     private func waitInLine(_ id: SessionID) async throws {
         let number = nextNumber.add(1, ordering: .relaxed).newValue
-        // Ends with the wait: it is cancelled when the waiter is in, or has left.
-        let timer = Task { [clock, timeout] in
+        var timer: Task<Void, Never>?
+        // Ends with the wait: the waiter is in, or has left.
+        defer { timer?.cancel() }
+        try await withTaskCancellationHandler {
+            try await withCheckedThrowingContinuation { continuation in
+                line(up: Waiter(number: number, continuation: continuation), for: id)
+                // Not before: a timer that finds nobody in line would leave somebody there for good.
+                timer = startTimer(id, number)
+            }
+        } onCancel: {
+            leave(id, number, with: CancellationError())
+        }
+    }
+
+    private func startTimer(_ id: SessionID, _ number: UInt64) -> Task<Void, Never> {
+        Task { [clock, timeout] in
             do { try await clock.sleep(for: timeout) } catch { return }  // Cancelled: the wait is over.
             leave(
                 id, number,
                 with: SessionError(.lockTimeout, "other requests held the session for longer than \(timeout)"))
-        }
-        defer { timer.cancel() }
-        try await withTaskCancellationHandler {
-            try await withCheckedThrowingContinuation { continuation in
-                line(up: Waiter(number: number, continuation: continuation), for: id)
-            }
-        } onCancel: {
-            leave(id, number, with: CancellationError())
         }
     }
 

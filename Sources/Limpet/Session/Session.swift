@@ -149,6 +149,7 @@ public final class Session: Sendable {
         case nil:
             return base[key.name]?.value(Value.self) { error in
                 statistics.undecodable.add(1)
+                guard statistics.isFirstFailure(of: key.name) else { return }
                 logger.warning(
                     "A session attribute cannot be decoded and reads as absent",
                     metadata: [LogKey.attribute: "\(key.name)", LogKey.error: "\(type(of: error))"])
@@ -189,7 +190,9 @@ public final class Session: Sendable {
                 do {
                     attribute = try Attribute(encoding: value)
                 } catch {
-                    throw SessionError(.notEncodable, "attribute \"\(name)\" cannot be encoded", cause: error)
+                    // The error itself may hold the value, which has no place in a log.
+                    throw SessionError(
+                        .notEncodable, "attribute \"\(name)\" cannot be encoded (\(type(of: error)))")
                 }
                 // Equal bytes are no change.
                 if !attribute.hasSameBytes(as: base[name]) { changes.attributes[name] = .some(attribute) }
@@ -198,7 +201,7 @@ public final class Session: Sendable {
             }
         }
         if state.maxInactiveChanged { changes.maxInactive = state.maxInactive.milliseconds }
-        changes.newID = state.id
+        changes.newID = changes.attributes.isEmpty ? state.id : id
         switch state.ending {
         case .none: changes.ending = .stays
         case .rotate: changes.ending = .rotates

@@ -10,7 +10,7 @@
 
 /// What Limpet keeps in the shared store. Any language can read it.
 ///
-/// A reader keeps the fields that it does not know and writes them back. A change that an older reader could not live
+/// A reader keeps the fields of a record and of an attribute that it does not know, and writes them back. A change that an older reader could not live
 /// with needs a new wire version, which is part of every key's prefix.
 ///
 /// Swift code: protoc --swift_out=. --swift_opt=Visibility=Internal SessionRecord.proto
