@@ -3,6 +3,7 @@
 JOBS ?= 2
 BUILD_PACKAGES := libnghttp2-dev libmemcached-dev pkg-config
 RUN_PACKAGES := memcached haproxy curl nghttp2-client
+BENCH_PACKAGES := nghttp2-server python3 valgrind
 
 .PHONY: demo test sanitize lint bench packages
 
@@ -24,6 +25,7 @@ sanitize: packages        ## the concurrent tests under the thread sanitizer, th
 lint:                     ## the formatter's rules, as errors
 	swift format lint --strict --recursive Package.swift Sources Tests Samples Benchmarks
 
+bench: RUN_PACKAGES += $(BENCH_PACKAGES)
 bench: packages           ## the figures of Benchmarks/
 	Benchmarks/run
 

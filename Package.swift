@@ -99,7 +99,7 @@ let package = Package(
 
         .executableTarget(
             name: "BenchmarkMemcached", dependencies: ["Limpet", "LimpetMemcached", "LimpetTesting", logging],
-            path: "Benchmarks/Memcached", exclude: ["README.md"], swiftSettings: settings),
+            path: "Benchmarks/Memcached", exclude: ["README.md", "run"], swiftSettings: settings),
 
         .testTarget(
             name: "LimpetTests", dependencies: ["Limpet", "LimpetTesting", configuration, httpTypes, logging],
