@@ -99,6 +99,7 @@ public final class HTTP2Server: Service {
                     guard let loop = loops[ObjectIdentifier(channel.eventLoop)]?.value else {
                         preconditionFailure("connections are served by the group's own loops")
                     }
+                    try Self.keepFromChildren(channel)
                     try channel.pipeline.syncOperations.addHandler(HTTP2ConnectionHandler(server: context, loop: loop))
                 }
             }
@@ -106,6 +107,17 @@ public final class HTTP2Server: Service {
             return try await bootstrap.bind(host: configuration.host, port: configuration.port).get()
         } catch {
             throw listenError(error)
+        }
+    }
+
+    /// A program that the application starts must not inherit the connection: it would stay open after it was closed here,
+    /// and the client would wait. SwiftNIO accepts connections without that flag.
+    private static func keepFromChildren(_ channel: any Channel) throws {
+        try channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: NIOBSDSocket.Handle.self) { socket in
+            // Only sets a flag of a socket that is open: the channel closes it, not before this returns.
+            guard fcntl(socket, F_SETFD, FD_CLOEXEC) == 0 else {
+                throw IOError(errnoCode: errno, reason: "fcntl")
+            }
         }
     }
 

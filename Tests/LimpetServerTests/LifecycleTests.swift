@@ -1,3 +1,4 @@
+import Foundation
 import Limpet
 import Logging
 import NIOCore
@@ -118,6 +119,36 @@ import Testing
         task.cancel()
         while try await client.next() != nil {}
         try await task.value
+    }
+
+    @Test func `keeps its connections from programs that the application starts`() async throws {
+        try await TestServer.run { _ in
+            .text("")
+        } during: { server in
+            let client = try await FrameClient.connect(server.port)
+            try await client.send(.request(1))
+            #expect(try await client.response(1).status == 200)
+            let accepted = (3..<1024).filter { isAccepted(Int32($0), port: server.port) }
+            #expect(accepted.count == 1)
+            for socket in accepted { #expect(fcntl(Int32(socket), F_GETFD) & FD_CLOEXEC != 0) }
+        }
+    }
+
+    /// Whether this is a connected socket whose own end has this port.
+    private func isAccepted(_ socket: Int32, port: Int) -> Bool {
+        var (own, peer) = (sockaddr_in(), sockaddr_in())
+        var (ownLength, peerLength) = (
+            socklen_t(MemoryLayout<sockaddr_in>.size), socklen_t(MemoryLayout<sockaddr_in>.size)
+        )
+        // Each call writes at most as many bytes as the address behind it has.
+        let isConnected = withUnsafeMutablePointer(to: &own) { own in
+            withUnsafeMutablePointer(to: &peer) { peer in
+                own.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(socket, $0, &ownLength) } == 0
+                    && peer.withMemoryRebound(to: sockaddr.self, capacity: 1) { getpeername(socket, $0, &peerLength) }
+                        == 0
+            }
+        }
+        return isConnected && own.sin_family == AF_INET && Int(in_port_t(bigEndian: own.sin_port)) == port
     }
 
     @Test func `ends the wait for its port when the waiter is cancelled`() async throws {
