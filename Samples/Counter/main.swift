@@ -18,4 +18,4 @@ let handler = sessions.middleware { request, session in
     return .text("visits: \(session[.visits, default: 0])\n")
 }
 let server = try HTTP2Server(configuration: http, logger: logger, handler: handler)
-try await ServiceGroup(services: [store, sessions, server], gracefulShutdownSignals: [.sigterm], logger: logger).run()
+await ServiceGroup(services: [store, sessions, server], gracefulShutdownSignals: [.sigterm], logger: logger).runOrExit()

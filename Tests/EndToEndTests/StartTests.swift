@@ -41,6 +41,18 @@ struct StartTests {
         #expect(!output.contains("listening"))
     }
 
+    @Test(arguments: ["failover-node", "counter"])
+    func `a port that is in use is said in one line`(program: String) throws {
+        let first = try ChildProcess("counter", configuration: ["server": ["port": 0]])
+        let line = try first.waitForLine(containing: "listening")
+        let port = try #require(line.firstMatch(of: /127\.0\.0\.1:(\d+)/).flatMap { Int($0.1) })
+        let (output, status) = try run(["server": ["port": port]], program: program)
+        #expect(status == 1)
+        let lines = output.split(separator: "\n").filter { $0.contains("cannot listen on 127.0.0.1:\(port)") }
+        #expect(lines.count >= 1)
+        #expect(!output.contains("Fatal error") && !output.contains("Backtrace"))
+    }
+
     @Test func `sessions in memory say that they end with the process`() throws {
         let process = try ChildProcess("counter", configuration: ["server": ["port": 0]])
         let line = try process.waitForLine(containing: "they end with it")

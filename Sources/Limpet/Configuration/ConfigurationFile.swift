@@ -5,11 +5,6 @@ import Configuration
 #else
     public import Foundation
 #endif
-#if canImport(Glibc)
-    import Glibc
-#elseif canImport(Darwin)
-    import Darwin
-#endif
 
 /// The configuration of a process: one JSON file, over which environment variables win.
 ///
@@ -30,10 +25,8 @@ public enum ConfigurationFile {
         do {
             return try await load(path, repeat each sections)
         } catch {
-            let lines = error.problems.map { "configuration: \($0)\n" }.joined()
-            // The process ends here: what cannot be written to standard error has nowhere else to go.
-            _ = lines.withCString { write(STDERR_FILENO, $0, strlen($0)) }
-            exit(ConfigurationError.exitStatus)
+            exitProcess(
+                saying: error.problems.map { "configuration: \($0)" }, status: ConfigurationError.exitStatus)
         }
     }
 
