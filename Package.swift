@@ -64,17 +64,17 @@ let package = Package(
             swiftSettings: settings),
         .target(
             name: "LimpetMemcached",
-            dependencies: ["Limpet", "CMemcached", collections, configuration, lifecycle, logging],
+            dependencies: ["Limpet", "CMemcached", configuration, lifecycle, logging],
             swiftSettings: settings),
         .target(
             name: "LimpetServer",
             dependencies: [
-                "Limpet", "CNghttp2", collections, configuration, httpTypes, lifecycle, logging, nio, nioPosix,
+                "Limpet", "CNghttp2", configuration, httpTypes, lifecycle, logging, nio, nioPosix,
             ],
             swiftSettings: settings),
         .target(
             name: "LimpetTesting",
-            dependencies: ["Limpet", collections],
+            dependencies: ["Limpet"],
             swiftSettings: settings),
 
         .executableTarget(

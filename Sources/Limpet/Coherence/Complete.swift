@@ -21,7 +21,7 @@ extension SessionCoherence {
         switch changes.ending {
         case .ends:
             // Its new id lives on, and the client has it by now, or will: nothing was ended.
-            if try await end(copy.id, copy.keys, reason: .invalidated) == .rotated { throw Self.idChanged }
+            if try await end(copy.id, copy.keys, reason: .invalidated) == .before(.rotated) { throw Self.idChanged }
             return .expireCookie
         case .rotates:
             switch try await rotate(copy, changes) {

@@ -8,14 +8,23 @@ extension SessionCoherence {
         func isAbout(_ record: SessionRecord) -> Bool { record.home == home && record.epoch == epoch }
     }
 
+    /// What became of an attempt to end a session.
+    enum Ended: Equatable {
+        /// This request ended it.
+        case here
+        /// Somebody else had ended it.
+        case before(Tombstone.Reason)
+        /// It lives: somebody changed it after its expiry was judged.
+        case not
+    }
+
     /// R15: ends a session on all nodes. Whoever's tombstone it is, and nobody else, tells `destroyed`.
     ///
     /// - Parameter judged: for an expiry, the only state of the session that may be ended.
-    /// - Returns: why the session has ended, if it was somebody else who ended it.
     @discardableResult
     func end(
         _ id: SessionID, _ keys: SessionStoreKeys, reason: Tombstone.Reason, judged: Judged? = nil
-    ) async throws -> Tombstone.Reason? {
+    ) async throws -> Ended {
         // Forgotten first: whatever happens below, this node serves it no more.
         local.remove(id)
         let tombstone = Tombstone(reason: reason)
@@ -23,15 +32,15 @@ extension SessionCoherence {
             try await pause(before: attempt)
             let (stored, token) = try await readData(keys)
             let decision = EndDecision(stored: stored, nonce: tombstone.nonce)
-            if case .lost(let other) = decision { return other.reason }
-            if case .bury(let record) = decision, let judged, !judged.isAbout(record) { return nil }
+            if case .lost(let other) = decision { return .before(other.reason) }
+            if case .bury(let record) = decision, let judged, !judged.isAbout(record) { return .not }
             guard try await isBuried(keys, tombstone, decision, token) else { continue }
             // A change of the id ends no session.
             if reason != .rotated {
                 statistics.destroyed.add(1)
                 events.destroyed(id, reason == .expired ? .expired : .invalidated)
             }
-            return nil
+            return .here
         }
         throw tooManyConflicts()
     }
@@ -93,8 +102,7 @@ extension SessionCoherence {
         // Gone from the store as well. Only if nobody has touched it since was it this node's to end.
         case nil where found.counter != judged.epoch: return true
         case .record, nil:
-            try await end(copy.id, copy.keys, reason: .expired, judged: judged)
-            return true
+            return try await end(copy.id, copy.keys, reason: .expired, judged: judged) != .not
         }
     }
 

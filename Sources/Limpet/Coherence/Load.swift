@@ -86,16 +86,15 @@ extension SessionCoherence {
                 if let copy { setAside(copy, counter: found.counter) }
                 return nil
             case .expired(let record):
-                try await end(
-                    cookie.id, keys, reason: .expired, judged: Judged(home: record.home, epoch: record.epoch))
-                return nil
+                let judged = Judged(home: record.home, epoch: record.epoch)
+                if try await end(cookie.id, keys, reason: .expired, judged: judged) != .not { return nil }
             case .republish:
                 if let copy, try await republish(copy) {
                     statistics.loads.add(1)
                     return try await use(copy, cookie, source: .store)
                 }
             case .take(let record):
-                // An earlier life of this node may have seen more requests than it saved.
+                // This node, while it was home, may have seen more requests than it saved.
                 let ownAccess = copyState.map { $0.record.home == node ? $0.record.accessedAt : 0 } ?? 0
                 let taken = try await take(
                     record, found, keys: keys, cookie: cookie, accessedAt: max(record.accessedAt, ownAccess),

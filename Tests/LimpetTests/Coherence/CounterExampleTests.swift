@@ -256,6 +256,25 @@ struct CounterExampleTests {
         try await a.request(Client(), cookie: old) { #expect($0[.user] == nil) }
     }
 
+    @Test func `a request that is about to end its session finds it where another node has just taken it`() async throws
+    {
+        let cluster = Cluster()
+        let a = try cluster.node("a") { $0.maxInactive = .seconds(30) }
+        let b = try cluster.node("b") { $0.maxInactive = .seconds(30) }
+        let client = Client()
+        try await a.request(client) { $0[.user] = "ann" }
+        let cookie = client.cookie
+        cluster.clock.advance(by: .seconds(31))
+        a.store.next(.get, on: "d/", skipping: 1).runsFirst {
+            do { try await b.request(Client(), cookie: cookie) { $0[.count] = 1 } } catch { Issue.record(error) }
+        }
+        try await a.request(client) { session in
+            #expect(session[.user] == "ann")
+            #expect(session[.count] == 1)
+        }
+        #expect(a.events.all == ["created"])
+    }
+
     @Test func `the scavenger looks again at what it is about to end`() async throws {
         let cluster = Cluster()
         let a = try cluster.node("a")
