@@ -69,7 +69,8 @@ let package = Package(
         .target(
             name: "LimpetServer",
             dependencies: [
-                "Limpet", "CNghttp2", configuration, httpTypes, lifecycle, logging, nio, nioPosix,
+                "Limpet", "CNghttp2", collections, configuration, httpTypes, lifecycle, logging, nio, nioPosix,
+                .product(name: "_NIOFileSystem", package: "swift-nio"),
             ],
             swiftSettings: settings),
         .target(

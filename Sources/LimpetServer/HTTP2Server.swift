@@ -22,7 +22,7 @@ public import ServiceLifecycle
 /// it comes back to the loop whenever it has waited. Its task is cancelled when the client resets the stream or the
 /// connection ends. An error that it throws is logged, and the client gets 500.
 ///
-/// A request's handler starts when the body has come, of at most 1 MiB; a larger one is answered 413.
+/// A request's handler starts when the head has come, and reads the body as it comes.
 public final class HTTP2Server: Service {
     /// Answers a request.
     public typealias Handler = @Sendable (ServerRequest) async throws -> ServerResponse
@@ -87,7 +87,8 @@ public final class HTTP2Server: Service {
     private func listen(_ group: MultiThreadedEventLoopGroup) async throws -> any Channel {
         var loops: [ObjectIdentifier: NIOLoopBoundBox<LoopContext>] = [:]
         for loop in group.makeIterator() {
-            loops[ObjectIdentifier(loop)] = .makeBoxSendingValue(LoopContext(loop), eventLoop: loop)
+            loops[ObjectIdentifier(loop)] = .makeBoxSendingValue(
+                LoopContext(loop, limits: context.limits), eventLoop: loop)
         }
         let bootstrap = ServerBootstrap(group: group)
             // The kernel shortens it to net.core.somaxconn.

@@ -4,7 +4,10 @@ public struct ServerError: Error, Sendable, Hashable, CustomStringConvertible {
     public struct Code: Sendable, Hashable {
         private let kind: Kind
 
-        private enum Kind { case addressInUse, permissionDenied, addressUnavailable, cannotListen, bodyTooLarge }
+        private enum Kind {
+            case addressInUse, permissionDenied, addressUnavailable, cannotListen, bodyTooLarge, bodyTooSlow,
+                bodyLengthDiffers
+        }
 
         /// Another process listens on the address.
         public static let addressInUse = Code(kind: .addressInUse)
@@ -16,6 +19,10 @@ public struct ServerError: Error, Sendable, Hashable, CustomStringConvertible {
         public static let cannotListen = Code(kind: .cannotListen)
         /// A request's body has more bytes than its handler accepts.
         public static let bodyTooLarge = Code(kind: .bodyTooLarge)
+        /// The client sends a request's body too slowly, or not at all.
+        public static let bodyTooSlow = Code(kind: .bodyTooSlow)
+        /// A response's body has more or fewer bytes than were told.
+        public static let bodyLengthDiffers = Code(kind: .bodyLengthDiffers)
     }
 
     /// The kind of the failure.
@@ -31,4 +38,8 @@ public struct ServerError: Error, Sendable, Hashable, CustomStringConvertible {
 
     /// The message.
     public var description: String { message }
+
+    static func bodyTooLarge(_ limit: Int) -> ServerError {
+        ServerError(.bodyTooLarge, "the request's body has more than \(limit) bytes")
+    }
 }

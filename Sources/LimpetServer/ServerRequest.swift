@@ -4,7 +4,7 @@ public import HTTPTypes
 public struct ServerRequest: Sendable {
     /// The method, the scheme, the authority, the path with its query, and the header fields.
     public let head: HTTPRequest
-    /// The content that came with the request; empty if there was none.
+    /// The content of the request, as it comes; empty if there is none.
     public let body: RequestBody
 
     /// Makes a request, for the tests of a handler.
@@ -37,27 +37,6 @@ public struct ServerRequest: Sendable {
             if percentDecoded(parts[0]) == name { return parts.count == 2 ? percentDecoded(parts[1]) : "" }
         }
         return nil
-    }
-}
-
-/// The content of a request.
-public struct RequestBody: Sendable {
-    private let bytes: [UInt8]
-
-    /// Makes a body, for the tests of a handler.
-    public init(_ bytes: [UInt8] = []) {
-        self.bytes = bytes
-    }
-
-    /// All bytes of the body.
-    ///
-    /// - Parameter maxBytes: how many bytes the handler accepts.
-    /// - Throws: ``ServerError`` with the code `bodyTooLarge` if there are more; a handler that lets it pass answers 413.
-    public func collect(upTo maxBytes: Int) async throws -> [UInt8] {
-        guard bytes.count <= maxBytes else {
-            throw ServerError(.bodyTooLarge, "the request's body has more than \(maxBytes) bytes")
-        }
-        return bytes
     }
 }
 

@@ -11,6 +11,9 @@ public struct ServerResponse: Sendable {
     public var fields: HTTPFields
     /// The content.
     public var body: ResponseBody
+    /// The fields behind the content (RFC 9110, section 6.5); empty: none. A body that is written can set them at its end:
+    /// see ``ResponseWriter/setTrailers(_:)``.
+    public var trailers: HTTPFields = [:]
 
     /// Makes a response, without content if none is given.
     public init(status: HTTPResponse.Status, fields: HTTPFields = [:], body: ResponseBody = ResponseBody()) {
@@ -36,20 +39,5 @@ public struct ServerResponse: Sendable {
     /// A response of JSON, given as UTF-8.
     public static func json(_ bytes: [UInt8], status: HTTPResponse.Status = .ok) -> ServerResponse {
         ServerResponse(status: status, fields: jsonFields, body: ResponseBody(bytes))
-    }
-}
-
-/// The content of a response.
-public struct ResponseBody: Sendable, Hashable {
-    let bytes: [UInt8]
-
-    /// A body of these bytes; no bytes: no content.
-    public init(_ bytes: [UInt8] = []) {
-        self.bytes = bytes
-    }
-
-    /// A body of this text in UTF-8.
-    public init(_ text: String) {
-        self.bytes = Array(text.utf8)
     }
 }

@@ -14,7 +14,7 @@ import Testing
     ) throws {
         let channel = EmbeddedChannel()
         let server = ServerContext(handler: handler, limits: limits, logger: Logger(label: "test"))
-        let loop = LoopContext(channel.eventLoop)
+        let loop = LoopContext(channel.eventLoop, limits: limits)
         try channel.pipeline.syncOperations.addHandler(HTTP2ConnectionHandler(server: server, loop: loop))
         try channel.connect(to: SocketAddress(unixDomainSocketPath: "test")).wait()
         try channel.writeInbound(ByteBuffer(bytes: FrameClient.preface))

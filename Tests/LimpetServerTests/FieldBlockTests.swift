@@ -6,7 +6,8 @@ import Testing
 @Suite struct `The head of a response` {
     private func fields(_ response: ServerResponse, isAnswerToHead: Bool = false) -> (fields: [String], hasBody: Bool) {
         var block = FieldBlock()
-        let hasBody = block.write(response, isAnswerToHead: isAnswerToHead, date: Array("now".utf8))
+        let hasBody = block.write(
+            response, bodyLength: response.body.length, isAnswerToHead: isAnswerToHead, date: Array("now".utf8))
         var rest = block.bytes[...]
         let fields = block.entries.map { entry in
             let name = String(decoding: rest.prefix(entry.nameLength), as: UTF8.self)
@@ -74,8 +75,16 @@ import Testing
         cookie.indexingStrategy = .disallow
         response.fields.append(cookie)
         var block = FieldBlock()
-        _ = block.write(response, isAnswerToHead: false, date: [])
+        _ = block.write(response, bodyLength: 0, isAnswerToHead: false, date: [])
         #expect(block.entries.map(\.isNeverIndexed) == [false, true, false, false])
+    }
+
+    @Test func `tells no length of a body that is still to be written`() {
+        let head = fields(ServerResponse(status: .ok, body: .written { _ in }))
+        #expect(head.fields == [":status: 200", "date: now"])
+        #expect(head.hasBody)
+        #expect(
+            fields(ServerResponse(status: .ok, body: .written(length: 9) { _ in })).fields[1] == "content-length: 9")
     }
 
     @Test func `has its date in the format of RFC 9110`() {

@@ -52,6 +52,14 @@ struct ConnectionState: ~Copyable {
         }
     }
 
+    /// Whether anything is still to be expected of the client.
+    var isOpen: Bool {
+        switch phase {
+        case .preface, .active, .noticeSent, .lastStreamSent: true
+        case .refused, .closed: false
+        }
+    }
+
     mutating func received(_ bytes: ByteBuffer) -> Input {
         switch phase {
         case .active, .noticeSent, .lastStreamSent:

@@ -53,13 +53,37 @@ struct FieldBlock {
 }
 
 extension FieldBlock {
+    /// The fields behind a body, without those that belong to the connection (RFC 9113, section 8.2.2).
+    init(trailers: HTTPFields) {
+        for field in trailers where !Self.isOfConnection(field.name.canonicalName) { append(field) }
+    }
+
+    private static func isOfConnection(_ name: String) -> Bool {
+        switch name.utf8.count {
+        case 7: name == "upgrade"
+        case 10: name == "connection" || name == "keep-alive"
+        case 16: name == "proxy-connection"
+        case 17: name == "transfer-encoding"
+        default: false
+        }
+    }
+
+    /// Replaces the block with the head of an interim response.
+    mutating func write(interim status: Int) {
+        removeAll()
+        append(":status", status)
+    }
+
     /// Replaces the block with the head of a response.
     ///
     /// - Parameters:
+    ///   - bodyLength: the number of bytes that the response has; `nil` if it is not known.
     ///   - isAnswerToHead: whether the request's method was `HEAD`.
     ///   - date: the value of `date`, where the handler set none.
-    /// - Returns: whether the response's body follows.
-    mutating func write(_ response: ServerResponse, isAnswerToHead: Bool, date: [UInt8]) -> Bool {
+    /// - Returns: whether the response has a body, of zero bytes perhaps.
+    mutating func write(
+        _ response: borrowing ServerResponse, bodyLength: Int?, isAnswerToHead: Bool, date: [UInt8]
+    ) -> Bool {
         removeAll()
         let status = response.status.code
         append(":status", status)
@@ -76,24 +100,22 @@ extension FieldBlock {
                 // The handler knows the length only of what is not sent.
                 guard length == .ofRepresentation, !hasLength else { continue }
                 hasLength = true
-            case 7 where name == "upgrade", 10 where name == "connection" || name == "keep-alive",
-                16 where name == "proxy-connection", 17 where name == "transfer-encoding":
-                // RFC 9113, section 8.2.2: a message with one of them is malformed.
-                continue
             default:
-                break
+                // RFC 9113, section 8.2.2: a message with one of them is malformed.
+                if Self.isOfConnection(name) { continue }
             }
             append(field)
         }
         switch length {
         case .none: break
         case .zero: append("content-length", 0)
-        case .ofBody: append("content-length", response.body.bytes.count)
+        case .ofBody:
+            if let bodyLength { append("content-length", bodyLength) }
         case .ofRepresentation:
-            if !hasLength, status != 304 { append("content-length", response.body.bytes.count) }
+            if !hasLength, status != 304, let bodyLength { append("content-length", bodyLength) }
         }
         if !hasDate { append("date", date) }
-        return length == .ofBody && !response.body.bytes.isEmpty
+        return length == .ofBody
     }
 
     /// What `content-length` tells (RFC 9110, section 8.6).

@@ -10,9 +10,41 @@ final class LoopContext {
     /// The bytes that are being written: one buffer for all connections, so that an idle one keeps none. A write that
     /// the kernel does not take at once keeps it, and the next one gets a new one.
     var output = ByteBuffer()
+    /// Bytes of requests' bodies that were not read.
+    var unreadBytes = 0
+    /// The time as of the last tick: exact enough for time-outs, and free.
+    private(set) var now: NIODeadline
 
-    init(_ eventLoop: any EventLoop) {
+    private let tick: TimeAmount
+    private var connections: [ObjectIdentifier: HTTP2ConnectionHandler] = [:]
+    private var timer: RepeatedTask?
+
+    init(_ eventLoop: any EventLoop, limits: ServerLimits) {
         self.eventLoop = eventLoop
         executor = EventLoopTaskExecutor(eventLoop)
+        tick = limits.tick
+        now = eventLoop.now
+    }
+
+    /// A connection wants to be told the time, until it is removed.
+    func add(_ connection: HTTP2ConnectionHandler) {
+        connections[ObjectIdentifier(connection)] = connection
+        guard timer == nil else { return }
+        now = eventLoop.now
+        let context = NIOLoopBound(self, eventLoop: eventLoop)
+        timer = eventLoop.scheduleRepeatedTask(initialDelay: tick, delay: tick) { _ in context.value.passTime() }
+    }
+
+    private func passTime() {
+        now = eventLoop.now
+        // A copy: a connection that ends leaves while the others are told.
+        for connection in Array(connections.values) { connection.tick() }
+    }
+
+    func remove(_ connection: HTTP2ConnectionHandler) {
+        connections[ObjectIdentifier(connection)] = nil
+        guard connections.isEmpty else { return }
+        timer?.cancel()
+        timer = nil
     }
 }

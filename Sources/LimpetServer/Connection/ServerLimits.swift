@@ -22,9 +22,16 @@ struct ServerLimits: Sendable {
     /// decode to 565 MB.
     var maxDecodedHeaderBytes = 64 * 1024
 
-    /// Bytes of a request's body; more is answered 413. The body is kept in memory. nginx's `client_max_body_size` is
-    /// 1 MiB.
+    /// Bytes of a request's body; more is answered 413. nginx's `client_max_body_size` is 1 MiB.
     var maxRequestBodyBytes = 1024 * 1024
+
+    /// Bytes of bodies that a connection may send ahead of its handlers before its window stays shut. Well above a few
+    /// streams' windows: a body that is not read yet, because its request waits for its session, must not hold up the
+    /// one that the session waits for.
+    var maxUnreadBytes = 8 * 1024 * 1024
+
+    /// The same for all connections of an event loop together.
+    var maxUnreadBytesOfLoop = 64 * 1024 * 1024
 
     /// The flow-control window of a stream for what the client sends, in bytes: 20 Mbit/s at a round trip
     /// of 100 ms, 2 Gbit/s at 1 ms.
@@ -50,6 +57,36 @@ struct ServerLimits: Sendable {
     /// CONTINUATION frames of one header list. nghttp2 1.52 counts a frame again for each piece that it comes in: its
     /// default of 8 refuses two legal frames that arrive byte by byte.
     var maxContinuations = 64
+
+    /// How often the time-outs below are looked at: that much later than told they may come.
+    var tick = TimeAmount.seconds(1)
+
+    /// How long a client may take from the connection's start to the end of its preface and SETTINGS.
+    var prefaceTimeout = TimeAmount.seconds(10)
+
+    /// How long a header list may take from its first frame to its last (slow headers). Apache's `RequestReadTimeout`
+    /// grants 20 s at the least.
+    var headerTimeout = TimeAmount.seconds(10)
+
+    /// Bytes a second that a client has to move where the server waits for it: the body that a handler reads, and what
+    /// the server has to send. Kestrel's `MinRequestBodyDataRate` and `MinResponseDataRate` are 240.
+    var minBytesPerSecond = 240
+
+    /// The interval over which the bytes of a request's body are counted: short enough to end a slow one, long enough for a
+    /// lost packet or three.
+    var bodyTimeout = TimeAmount.seconds(10)
+
+    /// The interval over which the bytes are counted that a client takes of what waits for it (slow readers, windows that
+    /// are shut or opened byte by byte), for each stream and for the connection.
+    var writeTimeout = TimeAmount.seconds(30)
+
+    /// How long a connection may be without streams. nginx's `keepalive_timeout` is 75 s, and balancers keep theirs for a
+    /// minute or so.
+    var idleTimeout = TimeAmount.seconds(120)
+
+    /// How old a connection may get before it is drained, so that clients come back to where a balancer wants them; up to
+    /// a tenth less for each connection, so that not all come back at once.
+    var maxConnectionAge = TimeAmount.hours(1)
 
     /// How long requests that are under way may take to finish after the server was told to stop.
     var drainTimeout = TimeAmount.seconds(10)

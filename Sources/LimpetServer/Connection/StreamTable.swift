@@ -7,31 +7,41 @@ typealias StreamID = Int32
 /// The streams of a connection between the head of their request and the end of their handler.
 ///
 /// ```
-///  (none) ──open──▶ receiving ──complete──▶ (none) ──started──▶ running ──finished──▶ (none): respond
-///                       │                                          │
-///                       │ too large, closed                        │ closed: cancel
-///                       ▼                                          ▼
-///                     (none)                                     (none); finished later: drop
+///  (none) ──open──▶ arriving ──complete, or end of the burst──▶ start
+///    │                  │ closed                                  │
+///    │ a request        ▼                                         ▼
+///    │ without body   (none)          ┌─── finished ─── running ──── started ──▶ suspended
+///    └───────────── start ──▶         ▼                                           │  │ closed: cancel
+///                                   (none): respond  ◀──────── finished ──────────┘  ▼
+///                                                                            (none); finished later: drop
 /// ```
 ///
-/// A stream whose whole request has come is not in the table until its handler has suspended: most never do.
+/// A request whose body follows waits for the rest of what was read in one go: often the body is there as well, and is read without
+/// waiting. A request without body is not in the table until its handler has suspended: most never do.
 struct StreamTable: ~Copyable {
-    private enum Stream {
-        case receiving(HTTPRequest, body: [UInt8])
-        case running(Task<Void, Never>)
+    /// A request for its handler.
+    struct Request {
+        let id: StreamID
+        let head: HTTPRequest
+        let body: IncomingBody?
     }
 
-    enum Body {
-        /// What has come is kept.
-        case kept
-        /// The body is too large, and the stream is forgotten: answer 413.
-        case tooLarge
-        /// Nobody waits for the bytes.
-        case unwanted
+    /// What belongs to a stream. Whoever takes it out of the table closes it.
+    struct Stream {
+        fileprivate var incoming: IncomingBody?
+        fileprivate var outgoing: OutgoingBody?
+        fileprivate var task: Task<Void, Never>?
+
+        /// Nobody is to go on with the stream: neither its handler, if that is still running, nor who waits for bytes.
+        func close() {
+            task?.cancel()
+            incoming?.close()
+            outgoing?.close()
+        }
     }
 
     private var streams: [StreamID: Stream] = [:]
-    private let maxBodyBytes: Int
+    private var arriving: [Request] = []
     private let maxLiveHandlers: Int
     /// The stream whose handler is being started, until it suspends or returns.
     private var starting: StreamID?
@@ -39,33 +49,40 @@ struct StreamTable: ~Copyable {
     private(set) var liveHandlers = 0
 
     init(limits: ServerLimits) {
-        maxBodyBytes = limits.maxRequestBodyBytes
         maxLiveHandlers = limits.maxLiveHandlers
     }
 
+    // MARK: Requests
+
     /// A request has begun whose body follows.
-    mutating func open(_ id: StreamID, _ head: HTTPRequest) -> Body {
-        // The number was checked before; one that does not fit in an Int is certainly too large.
-        if let length = head.headerFields[.contentLength], Int(length) ?? .max > maxBodyBytes { return .tooLarge }
-        streams[id] = .receiving(head, body: [])
-        return .kept
+    mutating func open(_ id: StreamID, _ head: HTTPRequest, _ body: IncomingBody) {
+        streams[id] = Stream(incoming: body)
+        arriving.append(Request(id: id, head: head, body: body))
     }
 
-    mutating func received(_ bytes: ByteBuffer, on id: StreamID) -> Body {
-        guard case .receiving(let head, var body) = streams.removeValue(forKey: id) else { return .unwanted }
-        guard body.count + bytes.readableBytes <= maxBodyBytes else { return .tooLarge }
-        bytes.withUnsafeReadableBytes { body.append(contentsOf: $0) }
-        streams[id] = .receiving(head, body: body)
-        return .kept
+    /// The body of a request that is read, or will be; `nil`: nobody wants what comes.
+    func body(_ id: StreamID) -> IncomingBody? {
+        streams[id]?.incoming
     }
 
     /// The request is complete.
     ///
-    /// - Returns: the request for the handler; `nil` if it has been answered already.
-    mutating func complete(_ id: StreamID) -> ServerRequest? {
-        guard case .receiving(let head, let body) = streams.removeValue(forKey: id) else { return nil }
-        return ServerRequest(head: head, body: RequestBody(body))
+    /// - Returns: the request, if its handler has not been started yet.
+    mutating func complete(_ id: StreamID) -> Request? {
+        guard let index = arriving.firstIndex(where: { $0.id == id }) else { return nil }
+        return arriving.remove(at: index)
     }
+
+    /// What was read in one go has been handled.
+    ///
+    /// - Returns: the requests that begin without their whole body.
+    mutating func takeArriving() -> [Request] {
+        if arriving.isEmpty { return [] }
+        defer { arriving.removeAll() }
+        return arriving
+    }
+
+    // MARK: Handlers
 
     /// - Returns: whether a handler may be started for the stream.
     mutating func start(_ id: StreamID) -> Bool {
@@ -79,36 +96,55 @@ struct StreamTable: ~Copyable {
     mutating func started(_ task: Task<Void, Never>) {
         guard let id = starting else { return }
         starting = nil
-        streams[id] = .running(task)
+        streams[id, default: Stream()].task = task
     }
 
-    /// A handler has returned.
+    /// A handler has returned, and writes the body of its response.
     ///
     /// - Returns: whether the stream waits for its response.
-    mutating func finished(_ id: StreamID) -> Bool {
-        liveHandlers -= 1
-        if starting == id {
-            starting = nil
-            return true
-        }
-        return streams.removeValue(forKey: id) != nil
+    mutating func writes(_ body: OutgoingBody) -> Bool {
+        guard starting == body.stream || streams[body.stream] != nil else { return false }
+        streams[body.stream, default: Stream()].outgoing = body
+        return true
     }
 
-    /// A stream was reset or has ended.
+    /// A handler is done.
     ///
-    /// - Returns: the task to cancel.
-    mutating func closed(_ id: StreamID) -> Task<Void, Never>? {
-        guard !streams.isEmpty, case .running(let task) = streams.removeValue(forKey: id) else { return nil }
-        return task
+    /// - Returns: what is left of the stream; `nil` if nobody waits for the response.
+    mutating func finished(_ id: StreamID) -> Stream? {
+        liveHandlers -= 1
+        let isStarting = starting == id
+        if isStarting { starting = nil }
+        var left = streams.isEmpty ? nil : streams.removeValue(forKey: id)
+        // It has returned: there is nothing to cancel, and what it has written is on its way.
+        left?.task = nil
+        left?.outgoing = nil
+        return left ?? (isStarting ? Stream() : nil)
+    }
+
+    // MARK: The end of streams
+
+    /// A stream was reset or has ended.
+    mutating func closed(_ id: StreamID) -> Stream? {
+        guard !streams.isEmpty, let stream = streams.removeValue(forKey: id) else { return nil }
+        arriving.removeAll { $0.id == id }
+        return stream
     }
 
     /// The connection was closed.
-    ///
-    /// - Returns: the tasks to cancel.
-    mutating func closeAll() -> [Task<Void, Never>] {
+    mutating func closeAll() -> [Stream] {
+        arriving.removeAll()
         defer { streams.removeAll() }
-        return streams.values.compactMap { stream in
-            if case .running(let task) = stream { task } else { nil }
+        return Array(streams.values)
+    }
+
+    // MARK: Time
+
+    /// The requests whose handlers wait too long for their bodies.
+    func slowBodies(at now: NIODeadline, _ limits: ServerLimits) -> [IncomingBody] {
+        streams.values.compactMap { stream in
+            guard let body = stream.incoming, body.isTooSlow(at: now, limits) else { return nil }
+            return body
         }
     }
 }

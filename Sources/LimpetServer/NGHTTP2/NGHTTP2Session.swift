@@ -5,7 +5,7 @@ import NIOCore
 /// The server's end of an HTTP/2 connection, in libnghttp2: bytes in, events out; responses in, bytes out.
 ///
 /// This is the only file that calls C. The library calls back while it reads or writes; a callback notes what happened
-/// in the ``Record`` and returns, it never runs other code.
+/// in the ``ConnectionRecord`` and returns, it never runs other code.
 ///
 /// Not thread-safe: a session belongs to its connection's event loop.
 struct NGHTTP2Session: ~Copyable {
@@ -14,11 +14,11 @@ struct NGHTTP2Session: ~Copyable {
     /// The memory behind the `user_data` of every callback. It lives exactly as long as the session: callbacks come only
     /// from within calls to the session. It is a pointer and not a class because callbacks come in the middle of such a
     /// call; no method holds an access to `record.pointee` across one.
-    private let record: UnsafeMutablePointer<Record>
+    private let record: UnsafeMutablePointer<ConnectionRecord>
 
     init(limits: ServerLimits) throws(NGHTTP2Error) {
-        let record = UnsafeMutablePointer<Record>.allocate(capacity: 1)
-        record.initialize(to: Record(head: RequestHeadBuilder(limits: limits), outputLimit: limits.outputChunk))
+        let record = UnsafeMutablePointer<ConnectionRecord>.allocate(capacity: 1)
+        record.initialize(to: ConnectionRecord(limits: limits))
         let session: OpaquePointer
         do {
             session = try Self.makeSession(limits: limits, record: record)
@@ -38,7 +38,7 @@ struct NGHTTP2Session: ~Copyable {
     }
 
     private static func makeSession(
-        limits: ServerLimits, record: UnsafeMutablePointer<Record>
+        limits: ServerLimits, record: UnsafeMutablePointer<ConnectionRecord>
     ) throws(NGHTTP2Error) -> OpaquePointer {
         var options: OpaquePointer?
         try NGHTTP2Error.check(nghttp2_option_new(&options))
@@ -53,8 +53,11 @@ struct NGHTTP2Session: ~Copyable {
         var callbacks: OpaquePointer?
         try NGHTTP2Error.check(nghttp2_session_callbacks_new(&callbacks))
         defer { nghttp2_session_callbacks_del(callbacks) }
+        nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, onBeginFrame)
         nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, onBeginHeaders)
         nghttp2_session_callbacks_set_on_header_callback(callbacks, onHeader)
+        nghttp2_session_callbacks_set_on_invalid_header_callback(callbacks, onInvalidHeader)
+        nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks, onInvalidFrame)
         nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, onFrameReceived)
         nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, onDataReceived)
         nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, onStreamClosed)
@@ -64,7 +67,7 @@ struct NGHTTP2Session: ~Copyable {
         // The session copies the callbacks and the options.
         var session: OpaquePointer?
         try NGHTTP2Error.check(nghttp2_session_server_new2(&session, callbacks, record, options))
-        guard let session else { throw NGHTTP2Error(code: NGHTTP2_ERR_NOMEM.rawValue) }
+        guard let session else { preconditionFailure("the library makes a session or fails") }
         do {
             try announce(limits, session)
         } catch {
@@ -93,8 +96,11 @@ struct NGHTTP2Session: ~Copyable {
     // MARK: Input
 
     /// Reads what the client has sent. Take the events afterwards, also if it throws.
-    mutating func receive(_ input: ByteBuffer) throws(NGHTTP2Error) {
+    ///
+    /// - Parameter now: the time, as exact as the limits per second need it.
+    mutating func receive(_ input: ByteBuffer, at now: NIODeadline) throws(NGHTTP2Error) {
         record.pointee.input = input
+        record.pointee.now = now
         defer { record.pointee.input = ByteBuffer() }
         let read = input.withUnsafeReadableBytes { bytes in
             // The bytes stay in place during the call: `record.pointee.input` holds them as well.
@@ -108,13 +114,13 @@ struct NGHTTP2Session: ~Copyable {
         swap(&record.pointee.events, &events)
     }
 
-    /// The server has taken bytes of a body: the client may send as many more.
+    /// The handler has taken bytes of a body: the client may send as many more on the stream.
     mutating func consume(_ count: Int, on id: StreamID) throws(NGHTTP2Error) {
-        try NGHTTP2Error.check(nghttp2_session_consume(session, id, count))
+        try NGHTTP2Error.check(nghttp2_session_consume_stream(session, id, count))
     }
 
-    /// The server does not want bytes of a body: the client may send as many more on other streams.
-    mutating func discard(_ count: Int) throws(NGHTTP2Error) {
+    /// The client may send as many bytes more on the connection.
+    mutating func consume(_ count: Int) throws(NGHTTP2Error) {
         try NGHTTP2Error.check(nghttp2_session_consume_connection(session, count))
     }
 
@@ -122,17 +128,21 @@ struct NGHTTP2Session: ~Copyable {
 
     /// Queues a response. A stream that is closed already is left alone.
     ///
-    /// - Parameters:
-    ///   - isEarly: the request is not complete yet: what is left of it is called off behind the response with
-    ///     RST_STREAM NO_ERROR (RFC 9113, section 8.1).
-    mutating func respond(
-        to id: StreamID, _ fields: borrowing FieldBlock, body: [UInt8], isEarly: Bool
-    ) throws(NGHTTP2Error) {
-        if isEarly { record.pointee.earlyResponses.append(id) }
-        guard !body.isEmpty else {
-            return try submit(fields, on: id, nil)
+    /// A response that ends before its request is followed by RST_STREAM NO_ERROR (RFC 9113, section 8.1).
+    mutating func respond(to id: StreamID, _ fields: borrowing FieldBlock, body: [UInt8]) throws(NGHTTP2Error) {
+        if body.isEmpty {
+            try submit(fields, on: id, nil)
+        } else {
+            try submit(fields, on: id, slot: record.pointee.bodies.insert(body, on: id))
         }
-        let slot = record.pointee.bodies.insert(body)
+    }
+
+    /// Queues the head of a response whose body is being written.
+    mutating func respond(to id: StreamID, _ fields: borrowing FieldBlock, body: OutgoingBody) throws(NGHTTP2Error) {
+        try submit(fields, on: id, slot: record.pointee.bodies.insert(body))
+    }
+
+    private func submit(_ fields: borrowing FieldBlock, on id: StreamID, slot: Int) throws(NGHTTP2Error) {
         // The number of the slot + 1 in place of a pointer: it is never dereferenced, and a stream without has `nil`.
         let mark = UnsafeMutableRawPointer(bitPattern: slot + 1)
         guard nghttp2_session_set_stream_user_data(session, id, mark) == 0 else {
@@ -147,28 +157,22 @@ struct NGHTTP2Session: ~Copyable {
     private func submit(
         _ fields: borrowing FieldBlock, on id: StreamID, _ provider: UnsafePointer<nghttp2_data_provider>?
     ) throws(NGHTTP2Error) {
-        let entries = fields.entries
-        let status = fields.bytes.withUnsafeBufferPointer { bytes in
-            withUnsafeTemporaryAllocation(of: nghttp2_nv.self, capacity: entries.count) { list in
-                // The block holds its entries' bytes one after the other, and at least a status.
-                var position = UnsafeMutablePointer(mutating: bytes.baseAddress)
-                for index in entries.indices {
-                    let entry = entries[index]
-                    let value = position?.advanced(by: entry.nameLength)
-                    let flags = entry.isNeverIndexed ? NGHTTP2_NV_FLAG_NO_INDEX : NGHTTP2_NV_FLAG_NONE
-                    list.initializeElement(
-                        at: index,
-                        to: nghttp2_nv(
-                            name: position, value: value, namelen: entry.nameLength, valuelen: entry.valueLength,
-                            flags: UInt8(flags.rawValue)))
-                    position = value?.advanced(by: entry.valueLength)
-                }
-                // Copies the fields; it does not write to them, whatever the type of the pointers says.
-                return nghttp2_submit_response(session, id, list.baseAddress, entries.count, provider)
-            }
-        }
+        try NGHTTP2Error.check(fields.withEntries { nghttp2_submit_response(session, id, $0, $1, provider) })
+    }
+
+    /// Queues an interim response (RFC 9110, section 15.2).
+    mutating func inform(_ id: StreamID, _ fields: borrowing FieldBlock) throws(NGHTTP2Error) {
+        let status = fields.withEntries { nghttp2_submit_headers(session, noFlags, id, nil, $0, $1, nil) }
         try NGHTTP2Error.check(status)
     }
+
+    /// A body that had nothing to send has now.
+    mutating func resume(_ id: StreamID) throws(NGHTTP2Error) {
+        try NGHTTP2Error.check(nghttp2_session_resume_data(session, id))
+    }
+
+    /// The bodies whose writers can go on, since the last call.
+    mutating func takeDrainedBodies() -> [OutgoingBody] { record.pointee.bodies.takeDrained() }
 
     /// Resets a stream.
     mutating func reset(_ id: StreamID, _ code: HTTP2ErrorCode) throws(NGHTTP2Error) {
@@ -223,7 +227,7 @@ struct NGHTTP2Session: ~Copyable {
             try NGHTTP2Error.check(nghttp2_submit_ping(session, noFlags, nil))
             return true
         }
-        guard let id = record.pointee.answeredRequests.popLast() else { return false }
+        guard let id = record.pointee.takeAnsweredRequest() else { return false }
         try NGHTTP2Error.check(
             nghttp2_submit_rst_stream(session, noFlags, id, HTTP2ErrorCode.noError.rawValue))
         return true
@@ -236,62 +240,62 @@ struct NGHTTP2Session: ~Copyable {
 
     /// The number of frames that wait to be sent, bodies not counted.
     var queuedFrames: Int { nghttp2_session_get_outbound_queue_size(session) }
-}
 
-/// An error of the library. Its description names no data of the client.
-struct NGHTTP2Error: Error, CustomStringConvertible {
-    let code: Int32
+    /// The number of streams that are open or half-closed.
+    var openStreams: Int { record.pointee.openStreams }
 
-    static func check(_ status: Int32) throws(NGHTTP2Error) {
-        if status < 0 { throw NGHTTP2Error(code: status) }
-    }
+    /// Whether bodies are being sent.
+    var isSendingBodies: Bool { !record.pointee.bodies.isEmpty }
 
-    /// What the client is told.
-    var http2Code: HTTP2ErrorCode {
-        switch nghttp2_error(rawValue: code) {
-        case NGHTTP2_ERR_BAD_CLIENT_MAGIC: .protocolError
-        // -905: too many CONTINUATION frames; has a name only from 1.61 on.
-        case NGHTTP2_ERR_FLOODED, nghttp2_error(rawValue: -905): .enhanceYourCalm
-        default: .internalError
+    /// When the header list that is being received began; `nil` if none is.
+    var headerListBegan: NIODeadline? { record.pointee.headerListBegan }
+
+    /// Whether the client has sent its SETTINGS, its part of the connection preface (RFC 9113, section 3.4).
+    var isGreeted: Bool { record.pointee.isGreeted }
+
+    /// Whether bytes wait for the client to open the connection's window.
+    var isHeldBack: Bool { isSendingBodies && nghttp2_session_get_remote_window_size(session) <= 0 }
+
+    /// The streams whose windows the client has kept shut for too long.
+    mutating func streamsHeldBack(at now: NIODeadline, _ limits: ServerLimits) -> [StreamID] {
+        record.pointee.bodies.slots.compactMap { slot in
+            guard let id = record.pointee.bodies.streamToSend(slot) else { return nil }
+            let isHeldBack = nghttp2_session_get_stream_remote_window_size(session, id) <= 0
+            let isTooSlow = record.pointee.bodies.isTooSlow(slot, isHeldBack: isHeldBack, at: now, limits)
+            return isTooSlow ? id : nil
         }
     }
-
-    // A static text of the library for every number.
-    var description: String { String(cString: nghttp2_strerror(code)) }
 }
 
-/// What the callbacks of one session have noted.
-private struct Record {
-    var events: [HTTP2Event] = []
-    /// What is being read.
-    var input = ByteBuffer()
-    /// What is being written.
-    var output = ByteBuffer()
-    var head: RequestHeadBuilder
-    var bodies = ResponseBodies()
-    /// Streams whose response was queued before their request was complete.
-    var earlyResponses: [StreamID] = []
-    /// Those of them whose response has been sent whole.
-    var answeredRequests: [StreamID] = []
-    /// A PING has to follow what is queued.
-    var isPingDue = false
-    let outputLimit: Int
-
-    var isOutputFull: Bool { output.readableBytes >= outputLimit }
+extension NGHTTP2Error {
+    fileprivate static func check(_ status: Int32) throws(NGHTTP2Error) {
+        // A static text of the library for every number.
+        if status < 0 { throw NGHTTP2Error(code: status, message: String(cString: nghttp2_strerror(status))) }
+    }
 }
 
 private let noFlags = UInt8(NGHTTP2_FLAG_NONE.rawValue)
 
+// MARK: Callbacks. Each translates what it is told for the record, and nothing more.
+
 /// The record behind `user_data`: `makeSession` has put it there, and it lives as long as the session that calls.
-private func record(_ userData: UnsafeMutableRawPointer?) -> UnsafeMutablePointer<Record> {
+private func record(_ userData: UnsafeMutableRawPointer?) -> UnsafeMutablePointer<ConnectionRecord> {
     guard let userData else { preconditionFailure("the session was made without a record") }
-    return userData.assumingMemoryBound(to: Record.self)
+    return userData.assumingMemoryBound(to: ConnectionRecord.self)
 }
 
-/// The header of a frame. Every member of the union `nghttp2_frame` begins with it.
-private func header(_ frame: UnsafePointer<nghttp2_frame>?) -> nghttp2_frame_hd {
-    guard let frame else { preconditionFailure("the library calls with a frame") }
-    return UnsafeRawPointer(frame).assumingMemoryBound(to: nghttp2_frame_hd.self).pointee
+extension FrameHeader {
+    fileprivate init(_ header: nghttp2_frame_hd) {
+        self.init(
+            kind: FrameKind(rawValue: header.type), flags: header.flags, stream: header.stream_id,
+            length: header.length)
+    }
+
+    fileprivate init(_ frame: UnsafePointer<nghttp2_frame>?) {
+        guard let frame else { preconditionFailure("the library calls with a frame") }
+        // Every member of the union `nghttp2_frame` begins with the header.
+        self.init(UnsafeRawPointer(frame).assumingMemoryBound(to: nghttp2_frame_hd.self).pointee)
+    }
 }
 
 /// Whether a frame of type HEADERS opens a stream.
@@ -302,7 +306,7 @@ private func isRequest(_ frame: UnsafePointer<nghttp2_frame>?) -> Bool {
 private func onBeginHeaders(
     _: OpaquePointer?, frame: UnsafePointer<nghttp2_frame>?, userData: UnsafeMutableRawPointer?
 ) -> Int32 {
-    record(userData).pointee.head.begin(isTrailers: !isRequest(frame))
+    record(userData).pointee.beganHeaders(isRequest: isRequest(frame))
     return 0
 }
 
@@ -320,94 +324,97 @@ private func onHeader(
     case .malformed: code = .protocolError
     case .excessive: code = .enhanceYourCalm
     }
-    // The rest of the list is decoded, as the compression table demands, without calls. Queueing the reset fails only
-    // without memory; the stream is then reset by what is returned.
-    _ = nghttp2_submit_rst_stream(session, noFlags, header(frame).stream_id, code.rawValue)
+    return refuse(frame, code, session)
+}
+
+/// A field with characters that it must not have (RFC 9113, section 8.2.1): the library alone would drop the field.
+private func onInvalidHeader(
+    session: OpaquePointer?, frame: UnsafePointer<nghttp2_frame>?, _: UnsafePointer<UInt8>?, _: Int,
+    _: UnsafePointer<UInt8>?, _: Int, _: UInt8, userData: UnsafeMutableRawPointer?
+) -> Int32 {
+    refuse(frame, .protocolError, session)
+}
+
+/// Resets the stream of a header list. The rest of the list is decoded, as the compression table demands, without calls.
+private func refuse(
+    _ frame: UnsafePointer<nghttp2_frame>?, _ code: HTTP2ErrorCode, _ session: OpaquePointer?
+) -> Int32 {
+    // Queueing the reset fails only without memory; the stream is then reset by what is returned.
+    _ = nghttp2_submit_rst_stream(session, noFlags, FrameHeader(frame).stream, code.rawValue)
     return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue
+}
+
+/// Ends the connection if the record has found a reason.
+private func end(_ session: OpaquePointer?, _ reason: HTTP2ErrorCode?) -> Int32 {
+    guard let reason else { return 0 }
+    return nghttp2_session_terminate_session(session, reason.rawValue)
+}
+
+private func onBeginFrame(
+    session: OpaquePointer?, header: UnsafePointer<nghttp2_frame_hd>?, userData: UnsafeMutableRawPointer?
+) -> Int32 {
+    guard let header else { preconditionFailure("the library calls with a header") }
+    return end(session, record(userData).pointee.began(FrameHeader(header.pointee)))
+}
+
+private func onInvalidFrame(
+    session: OpaquePointer?, _: UnsafePointer<nghttp2_frame>?, _: Int32, userData: UnsafeMutableRawPointer?
+) -> Int32 {
+    end(session, record(userData).pointee.receivedInvalidFrame())
 }
 
 private func onFrameReceived(
     _: OpaquePointer?, frame: UnsafePointer<nghttp2_frame>?, userData: UnsafeMutableRawPointer?
 ) -> Int32 {
-    let record = record(userData)
-    let header = header(frame)
-    let endsStream = header.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0
-    switch nghttp2_frame_type(rawValue: UInt32(header.type)) {
-    case NGHTTP2_HEADERS where isRequest(frame):
-        guard let head = record.pointee.head.finish() else { return NGHTTP2_ERR_CALLBACK_FAILURE.rawValue }
-        if record.pointee.head.isOversized {
-            record.pointee.events.append(.oversizedRequest(header.stream_id, head.method, isComplete: endsStream))
-        } else {
-            record.pointee.events.append(.request(header.stream_id, head, isComplete: endsStream))
-        }
-    case NGHTTP2_HEADERS where endsStream, NGHTTP2_DATA where endsStream:
-        record.pointee.events.append(.endOfRequest(header.stream_id))
-    case NGHTTP2_PING where header.flags & UInt8(NGHTTP2_FLAG_ACK.rawValue) != 0:
-        record.pointee.events.append(.pingAnswered)
-    default:
-        break
-    }
-    return 0
+    let header = FrameHeader(frame)
+    let canBe = record(userData).pointee.received(header, isRequest: header.kind == .headers && isRequest(frame))
+    return canBe ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE.rawValue
 }
 
 private func onDataReceived(
     _: OpaquePointer?, _: UInt8, stream: Int32, bytes: UnsafePointer<UInt8>?, count: Int,
     userData: UnsafeMutableRawPointer?
 ) -> Int32 {
-    let record = record(userData)
-    let piece = UnsafeRawBufferPointer(start: bytes, count: count)
-    // The library hands out a part of what it was given to read: share it instead of copying it.
-    let offset = record.pointee.input.withUnsafeReadableBytes { input -> Int? in
-        guard let start = input.baseAddress, let address = piece.baseAddress else { return nil }
-        let offset = address - start
-        return offset >= 0 && offset + count <= input.count ? offset : nil
-    }
-    let slice = offset.flatMap { offset in
-        record.pointee.input.getSlice(at: record.pointee.input.readerIndex + offset, length: count)
-    }
-    record.pointee.events.append(.body(stream, slice ?? ByteBuffer(bytes: piece)))
+    // The bytes are valid during the call.
+    record(userData).pointee.received(UnsafeRawBufferPointer(start: bytes, count: count), on: stream)
     return 0
 }
 
 private func onStreamClosed(
     session: OpaquePointer?, stream: Int32, _: UInt32, userData: UnsafeMutableRawPointer?
 ) -> Int32 {
-    let record = record(userData)
     // See `respond`: a number, no pointer.
     let mark = Int(bitPattern: nghttp2_session_get_stream_user_data(session, stream))
-    if mark != 0 { record.pointee.bodies.remove(mark - 1) }
-    if !record.pointee.earlyResponses.isEmpty { record.pointee.earlyResponses.removeAll { $0 == stream } }
-    record.pointee.events.append(.closed(stream))
+    record(userData).pointee.closed(stream, body: mark == 0 ? nil : mark - 1)
     return 0
 }
 
 private func onFrameSent(
     _: OpaquePointer?, frame: UnsafePointer<nghttp2_frame>?, userData: UnsafeMutableRawPointer?
 ) -> Int32 {
-    let record = record(userData)
-    guard !record.pointee.earlyResponses.isEmpty else { return 0 }
-    let header = header(frame)
-    let type = nghttp2_frame_type(rawValue: UInt32(header.type))
-    guard type == NGHTTP2_HEADERS || type == NGHTTP2_DATA,
-        header.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0,
-        let index = record.pointee.earlyResponses.firstIndex(of: header.stream_id)
-    else { return 0 }
-    record.pointee.earlyResponses.remove(at: index)
-    record.pointee.answeredRequests.append(header.stream_id)
+    record(userData).pointee.sent(FrameHeader(frame))
     return 0
 }
 
 /// Tells how much of a body goes into the next frame.
 private func readBody(
-    _: OpaquePointer?, _: Int32, _: UnsafeMutablePointer<UInt8>?, limit: Int,
+    session: OpaquePointer?, stream: Int32, _: UnsafeMutablePointer<UInt8>?, limit: Int,
     flags: UnsafeMutablePointer<UInt32>?, source: UnsafeMutablePointer<nghttp2_data_source>?,
     userData: UnsafeMutableRawPointer?
 ) -> Int {
     guard let source, let flags else { return Int(NGHTTP2_ERR_CALLBACK_FAILURE.rawValue) }
-    let left = record(userData).pointee.bodies.bytesLeft(Int(source.pointee.fd))
     flags.pointee |= NGHTTP2_DATA_FLAG_NO_COPY.rawValue
-    if left <= limit { flags.pointee |= NGHTTP2_DATA_FLAG_EOF.rawValue }
-    return min(left, limit)
+    switch record(userData).pointee.bodies.next(Int(source.pointee.fd), limit: limit) {
+    case .bytes(let count, let isLast):
+        if isLast { flags.pointee |= NGHTTP2_DATA_FLAG_EOF.rawValue }
+        return count
+    case .lastBytes(let count, let trailers):
+        flags.pointee |= NGHTTP2_DATA_FLAG_EOF.rawValue | NGHTTP2_DATA_FLAG_NO_END_STREAM.rawValue
+        let status = trailers.withEntries { nghttp2_submit_trailer(session, stream, $0, $1) }
+        return status == 0 ? count : Int(status)
+    case .nothingYet:
+        return Int(NGHTTP2_ERR_DEFERRED.rawValue)
+    }
 }
 
 /// Writes a DATA frame: its header of 9 bytes and as much of the body as `readBody` has told. There is no padding,
@@ -421,4 +428,30 @@ private func sendBody(
     record.pointee.output.writeBytes(UnsafeRawBufferPointer(start: header, count: 9))
     record.pointee.bodies.write(count, of: Int(source.pointee.fd), to: &record.pointee.output)
     return record.pointee.isOutputFull ? NGHTTP2_ERR_PAUSE.rawValue : 0
+}
+
+extension FieldBlock {
+    /// The fields as the library takes them, during the call. It copies them; it does not write to them, whatever the
+    /// type of the pointers says.
+    fileprivate borrowing func withEntries(_ body: (UnsafePointer<nghttp2_nv>?, Int) -> Int32) -> Int32 {
+        let entries = entries
+        return bytes.withUnsafeBufferPointer { bytes in
+            withUnsafeTemporaryAllocation(of: nghttp2_nv.self, capacity: entries.count) { list in
+                // The block holds its entries' bytes one after the other. Without any there is nothing to point at.
+                var position = UnsafeMutablePointer(mutating: bytes.baseAddress)
+                for index in entries.indices {
+                    let entry = entries[index]
+                    let value = position?.advanced(by: entry.nameLength)
+                    let flags = entry.isNeverIndexed ? NGHTTP2_NV_FLAG_NO_INDEX : NGHTTP2_NV_FLAG_NONE
+                    list.initializeElement(
+                        at: index,
+                        to: nghttp2_nv(
+                            name: position, value: value, namelen: entry.nameLength, valuelen: entry.valueLength,
+                            flags: UInt8(flags.rawValue)))
+                    position = value?.advanced(by: entry.valueLength)
+                }
+                return body(UnsafePointer(list.baseAddress), entries.count)
+            }
+        }
+    }
 }

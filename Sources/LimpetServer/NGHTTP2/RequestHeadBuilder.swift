@@ -21,6 +21,7 @@ struct RequestHeadBuilder {
     private var byteCount = 0
     private var fieldCount = 0
     private var keepsFields = true
+    private var isTrailers = false
 
     init(limits: ServerLimits) {
         maxBytes = limits.maxHeaderListBytes
@@ -31,7 +32,7 @@ struct RequestHeadBuilder {
     /// Whether the list is over the limit.
     var isOversized: Bool { byteCount > maxBytes || fieldCount > maxFields }
 
-    /// A list begins. The fields of trailers are counted and not kept.
+    /// A list begins: that of a request, or of its trailers.
     mutating func begin(isTrailers: Bool) {
         method = nil
         scheme = nil
@@ -40,7 +41,8 @@ struct RequestHeadBuilder {
         fields = HTTPFields()
         byteCount = 0
         fieldCount = 0
-        keepsFields = !isTrailers
+        keepsFields = true
+        self.isTrailers = isTrailers
     }
 
     /// - Parameters:
@@ -52,7 +54,8 @@ struct RequestHeadBuilder {
         // RFC 9113, section 6.5.2: each field counts 32 bytes more than its name and value.
         byteCount += name.count + value.count + 32
         fieldCount += 1
-        if byteCount > maxDecodedBytes { return .excessive }
+        // Too large a request is answered; where an answer is on its way already, there is only the reset.
+        if byteCount > maxDecodedBytes || isTrailers && isOversized { return .excessive }
         if isOversized {
             fields = HTTPFields()
             keepsFields = false
@@ -94,4 +97,7 @@ struct RequestHeadBuilder {
         return HTTPRequest(
             method: method, scheme: scheme, authority: authority, path: path, headerFields: fields)
     }
+
+    /// The list is complete: the fields behind a body.
+    func finishTrailers() -> HTTPFields { fields }
 }

@@ -2,38 +2,117 @@ import NIOCore
 
 /// The bodies that are being sent on one connection, by a number that the session keeps with the stream.
 struct ResponseBodies {
+    private enum Content {
+        case none
+        case bytes([UInt8])
+        case written(OutgoingBody)
+    }
+
     private struct Body {
-        var bytes: [UInt8]
+        var stream: StreamID
+        var content: Content
         var sent = 0
+        /// How fast the client takes it.
+        var pace = TransferPace()
+    }
+
+    /// What goes into the next DATA frame.
+    enum Next {
+        case bytes(Int, isLast: Bool)
+        /// The last bytes, and the fields that follow them.
+        case lastBytes(Int, trailers: FieldBlock)
+        /// The writer has to write first.
+        case nothingYet
     }
 
     private var bodies: [Body] = []
     private var free: [Int] = []
+    /// Bodies that have taken bytes from a writer which waits for that.
+    private var drained: [OutgoingBody] = []
 
-    mutating func insert(_ bytes: [UInt8]) -> Int {
+    mutating func insert(_ bytes: [UInt8], on stream: StreamID) -> Int {
+        insert(Body(stream: stream, content: .bytes(bytes)))
+    }
+
+    mutating func insert(_ body: OutgoingBody) -> Int {
+        insert(Body(stream: body.stream, content: .written(body)))
+    }
+
+    private mutating func insert(_ body: Body) -> Int {
         guard let slot = free.popLast() else {
-            bodies.append(Body(bytes: bytes))
+            bodies.append(body)
             return bodies.count - 1
         }
-        bodies[slot] = Body(bytes: bytes)
+        bodies[slot] = body
         return slot
     }
 
     mutating func remove(_ slot: Int) {
-        bodies[slot].bytes = []
+        bodies[slot].content = .none
         free.append(slot)
     }
 
-    func bytesLeft(_ slot: Int) -> Int {
-        bodies[slot].bytes.count - bodies[slot].sent
+    /// Whether no body is being sent.
+    var isEmpty: Bool { free.count == bodies.count }
+
+    // MARK: Sending
+
+    /// How much of a body goes into a frame of at most this size.
+    mutating func next(_ slot: Int, limit: Int) -> Next {
+        switch bodies[slot].content {
+        case .none: return .bytes(0, isLast: true)
+        case .bytes(let bytes):
+            let left = bytes.count - bodies[slot].sent
+            return .bytes(min(left, limit), isLast: left <= limit)
+        case .written(let body):
+            return body.next(limit: limit)
+        }
     }
 
     /// Appends the next bytes of a body to what is written.
     mutating func write(_ count: Int, of slot: Int, to output: inout ByteBuffer) {
         let start = bodies[slot].sent
-        bodies[slot].bytes.withUnsafeBytes { bytes in
-            _ = output.writeBytes(UnsafeRawBufferPointer(rebasing: bytes[start..<start + count]))
-        }
         bodies[slot].sent = start + count
+        switch bodies[slot].content {
+        case .none: break
+        case .bytes(let bytes):
+            bytes.withUnsafeBytes { bytes in
+                _ = output.writeBytes(UnsafeRawBufferPointer(rebasing: bytes[start..<start + count]))
+            }
+        case .written(let body):
+            if body.write(count, to: &output) { drained.append(body) }
+        }
+    }
+
+    /// The bodies whose writers can go on.
+    mutating func takeDrained() -> [OutgoingBody] {
+        if drained.isEmpty { return [] }
+        defer { drained.removeAll() }
+        return drained
+    }
+
+    // MARK: Pace
+
+    /// The numbers of the bodies; not all are in use.
+    var slots: Range<Int> { 0..<bodies.count }
+
+    /// The stream of a body that has bytes to send; `nil` for one that waits for its writer.
+    func streamToSend(_ slot: Int) -> StreamID? {
+        switch bodies[slot].content {
+        case .none: nil
+        case .bytes: bodies[slot].stream
+        case .written(let body): body.waiting > 0 ? body.stream : nil
+        }
+    }
+
+    /// - Parameter isHeldBack: whether the client's window for the stream is empty.
+    /// - Returns: whether the client takes the body too slowly.
+    mutating func isTooSlow(_ slot: Int, isHeldBack: Bool, at now: NIODeadline, _ limits: ServerLimits) -> Bool {
+        guard isHeldBack else {
+            bodies[slot].pace.pause()
+            return false
+        }
+        return bodies[slot].pace.isTooSlow(
+            moved: bodies[slot].sent, at: now, interval: limits.writeTimeout, rate: limits.minBytesPerSecond)
     }
 }

@@ -1,0 +1,77 @@
+import NIOCore
+
+/// What a connection has done in time, and what not: looked at once a tick.
+struct ConnectionTimeouts: ~Copyable {
+    /// What the connection is at, when it is looked at.
+    struct Moment {
+        var now: NIODeadline
+        /// The client has sent its preface and SETTINGS.
+        var isGreeted: Bool
+        /// When the header list that is being received began.
+        var headerListBegan: NIODeadline?
+        /// Requests are under way.
+        var isBusy: Bool
+        /// The client has to read, or to open the connection's window, before more can be sent.
+        var isHeldBack: Bool
+        /// Bytes that the client's side has taken so far.
+        var bytesTaken: Int
+    }
+
+    enum Verdict: Equatable {
+        case fine
+        /// The client has nothing to complain about: finish its requests, and close.
+        case drain(TimeLimit)
+        /// The client is to blame.
+        case end(TimeLimit)
+    }
+
+    private let limits: ServerLimits
+    private let opened: NIODeadline
+    private let maxAge: TimeAmount
+    private var idleSince: NIODeadline
+    private var output = TransferPace()
+
+    /// - Parameter spread: from 0 to 1, another for each connection: see ``ServerLimits/maxConnectionAge``.
+    init(limits: ServerLimits, opened: NIODeadline, spread: Double) {
+        self.limits = limits
+        self.opened = opened
+        idleSince = opened
+        maxAge = .nanoseconds(
+            limits.maxConnectionAge.nanoseconds - Int64(Double(limits.maxConnectionAge.nanoseconds) * spread / 10))
+    }
+
+    /// The client has sent something.
+    mutating func received(at now: NIODeadline) {
+        idleSince = now
+    }
+
+    mutating func check(_ moment: Moment) -> Verdict {
+        if !moment.isGreeted { return moment.now - opened > limits.prefaceTimeout ? .end(.preface) : .fine }
+        if let began = moment.headerListBegan, moment.now - began > limits.headerTimeout { return .end(.headers) }
+        if moment.isHeldBack {
+            let isTooSlow = output.isTooSlow(
+                moved: moment.bytesTaken, at: moment.now, interval: limits.writeTimeout,
+                rate: limits.minBytesPerSecond)
+            if isTooSlow { return .end(.write) }
+        } else {
+            output.pause()
+        }
+        if moment.isBusy {
+            idleSince = moment.now
+        } else if moment.now - idleSince > limits.idleTimeout {
+            return .drain(.idle)
+        }
+        if limits.maxConnectionAge > .zero, moment.now - opened > maxAge { return .drain(.age) }
+        return .fine
+    }
+}
+
+/// A time-out of a connection or a stream.
+enum TimeLimit: String {
+    case preface
+    case headers
+    case body
+    case write
+    case idle
+    case age
+}

@@ -1,0 +1,250 @@
+import HTTPTypes
+import Logging
+import NIOCore
+import _NIOFileSystem
+
+/// The life of a request on its connection: opened, handled, answered, its body written.
+extension HTTP2ConnectionHandler {
+    private static let bodyTooLarge = ServerResponse.text("The body is too large.\n", status: .contentTooLarge)
+    private static let bodyTooSlow = ServerResponse.text("The body comes too slowly.\n", status: .requestTimeout)
+    private static let unmetExpectation = ServerResponse.text(
+        "The server knows no expectation but 100-continue.\n", status: .expectationFailed)
+    fileprivate static let notFound = ServerResponse.text("Not found.\n", status: .notFound)
+    private static let failed = ServerResponse.text("The server has failed.\n", status: .internalServerError)
+
+    // MARK: Requests
+
+    /// A request has begun whose body follows.
+    func open(_ id: StreamID, _ head: HTTPRequest) throws(NGHTTP2Error) {
+        let limit = server.limits.maxRequestBodyBytes
+        // The number was checked before; one that does not fit in an Int is certainly too large.
+        if let length = head.headerFields[.contentLength], Int(length) ?? .max > limit {
+            return try respond(Self.bodyTooLarge, to: id, isAnswerToHead: head.method == .head)
+        }
+        let expectation = head.headerFields[.expect]
+        if let expectation, expectation.lowercased() != "100-continue" {
+            return try respond(Self.unmetExpectation, to: id, isAnswerToHead: head.method == .head)
+        }
+        let body = IncomingBody(stream: id, limit: limit, awaitsContinue: expectation != nil, connection: self)
+        streams.open(id, head, body)
+    }
+
+    /// The handler has read bytes of a body: the client may send as many more.
+    func bodyWasRead(_ count: Int, on id: StreamID) {
+        attempt { () throws(NGHTTP2Error) in
+            try session.consume(count, on: id)
+            try giveBack(unread.taken(count, ofLoop: &loop.unreadBytes))
+        }
+        scheduleFlush()
+    }
+
+    /// Nobody will read bytes of a body: the client may send as many more on other streams.
+    func bodyWasDropped(_ count: Int) {
+        attempt { () throws(NGHTTP2Error) in try giveBack(unread.taken(count, ofLoop: &loop.unreadBytes)) }
+    }
+
+    func giveBack(_ count: Int) throws(NGHTTP2Error) {
+        if count > 0 { try session.consume(count) }
+    }
+
+    /// The handler waits for a body that the client keeps until it is asked for.
+    func askForBody(on id: StreamID) {
+        attempt { () throws(NGHTTP2Error) in
+            loop.fields.write(interim: HTTPResponse.Status.continue.code)
+            try session.inform(id, loop.fields)
+        }
+        scheduleFlush()
+    }
+
+    // MARK: Handlers
+
+    /// Runs the handler on this thread until it suspends or returns.
+    func start(_ request: StreamTable.Request) throws(NGHTTP2Error) {
+        let id = request.id
+        guard streams.start(id) else { return try session.reset(id, .refusedStream) }
+        let handler = server.handler
+        let connection = LoopReference(self, loop.eventLoop)
+        let isAnswerToHead = request.head.method == .head
+        let body = request.body.map { RequestBody($0, loop.eventLoop) } ?? RequestBody()
+        let argument = ServerRequest(head: request.head, body: body)
+        let task = Task.immediate(executorPreference: loop.executor) {
+            let response: ServerResponse
+            do {
+                response = try await handler(argument)
+            } catch {
+                // The task prefers this loop, but a handler may have its own idea of where it ends: here and below.
+                return connection.run { $0.finished(id, $0.answer(to: error), isAnswerToHead: isAnswerToHead) }
+            }
+            switch response.body.content {
+            case .bytes where response.trailers.isEmpty:
+                connection.run { $0.finished(id, $0.checked(response), isAnswerToHead: isAnswerToHead) }
+            case .bytes(let bytes):
+                await connection.write(response, to: id, length: bytes.count, isAnswerToHead: isAnswerToHead) {
+                    try await $0.write(bytes)
+                }
+            case .writer(let length, let write):
+                await connection.write(response, to: id, length: length, isAnswerToHead: isAnswerToHead, by: write)
+            case .file(let path):
+                await connection.write(response, to: id, file: path, isAnswerToHead: isAnswerToHead)
+            }
+        }
+        streams.started(task)
+    }
+
+    /// A handler has returned, with all that there is to send.
+    func finished(_ id: StreamID, _ response: ServerResponse, isAnswerToHead: Bool) {
+        let stream = streams.finished(id)
+        stream?.close()
+        guard context != nil else { return leaveIfDone() }
+        guard stream != nil, state.isServing else { return }
+        attempt { () throws(NGHTTP2Error) in try respond(response, to: id, isAnswerToHead: isAnswerToHead) }
+        scheduleFlush()
+    }
+
+    func respond(_ response: ServerResponse, to id: StreamID, isAnswerToHead: Bool) throws(NGHTTP2Error) {
+        guard case .bytes(let bytes) = response.body.content else {
+            preconditionFailure("a body that is written begins with its head: see `begin`")
+        }
+        let hasBody = loop.fields.write(
+            response, bodyLength: bytes.count, isAnswerToHead: isAnswerToHead, date: loop.dates.now())
+        try session.respond(to: id, loop.fields, body: hasBody ? bytes : [])
+    }
+
+    /// The response, or 500 for one with a status that cannot be the last.
+    fileprivate func checked(_ response: ServerResponse) -> ServerResponse {
+        if response.status.code >= 200 { return response }
+        server.logger.error(
+            "request handler answered with a status that is not final", metadata: ["status": "\(response.status)"])
+        return Self.failed
+    }
+
+    fileprivate func answer(to error: any Error) -> ServerResponse {
+        switch error {
+        case let error as ServerError where error.code == .bodyTooLarge: return Self.bodyTooLarge
+        case let error as ServerError where error.code == .bodyTooSlow: return Self.bodyTooSlow
+        case let error as FileSystemError where error.code == .notFound: return Self.notFound
+        case is CancellationError:
+            server.logger.debug("request handler was cancelled")
+        default:
+            server.logger.error(
+                "request handler failed", metadata: ["error.type": "\(type(of: error))", "error": "\(error)"])
+        }
+        return Self.failed
+    }
+
+    // MARK: Bodies that are written
+
+    /// Sends the head of a response whose body follows.
+    ///
+    /// - Returns: where to write the body; `nil` if there is none to write: the stream is closed, or answered whole.
+    fileprivate func begin(
+        _ response: ServerResponse, to id: StreamID, length: Int?, isAnswerToHead: Bool
+    ) -> OutgoingBody? {
+        let response = checked(response)
+        let body = OutgoingBody(stream: id, length: length, trailers: response.trailers, connection: self)
+        guard state.isServing, streams.writes(body) else {
+            finishedWriting(id)
+            return nil
+        }
+        let hasBody = loop.fields.write(
+            response, bodyLength: length, isAnswerToHead: isAnswerToHead, date: loop.dates.now())
+        attempt { () throws(NGHTTP2Error) in
+            if hasBody {
+                try session.respond(to: id, loop.fields, body: body)
+            } else {
+                try session.respond(to: id, loop.fields, body: [])
+                finishedWriting(id)
+            }
+        }
+        scheduleFlush()
+        return hasBody ? body : nil
+    }
+
+    /// A writer has something to send that the library has asked for.
+    func bodyHasMore(_ id: StreamID) {
+        attempt { () throws(NGHTTP2Error) in try session.resume(id) }
+        scheduleFlush()
+    }
+
+    /// The writer of a body has returned.
+    fileprivate func ended(_ body: OutgoingBody, _ failure: (any Error)?) {
+        do {
+            if let failure { throw failure }
+            try body.end()
+        } catch {
+            if !(error is CancellationError) {
+                server.logger.error(
+                    "the body of a response could not be written",
+                    metadata: ["error.type": "\(type(of: error))", "error": "\(error)"])
+            }
+            if state.isServing {
+                attempt { () throws(NGHTTP2Error) in try session.reset(body.stream, .internalError) }
+            }
+        }
+        finishedWriting(body.stream)
+        scheduleFlush()
+    }
+
+    private func finishedWriting(_ id: StreamID) {
+        streams.finished(id)?.close()
+        if context == nil { leaveIfDone() }
+    }
+}
+
+extension LoopReference<HTTP2ConnectionHandler> {
+    /// Answers with a body that is written while the client reads it.
+    fileprivate func write(
+        _ response: ServerResponse, to id: StreamID, length: Int?, isAnswerToHead: Bool, by write: ResponseBody.Write
+    ) async {
+        guard let body = await begin(response, to: id, length: length, isAnswerToHead: isAnswerToHead) else { return }
+        do {
+            try await write(ResponseWriter(body))
+            end(body, nil)
+        } catch {
+            end(body, error)
+        }
+    }
+
+    /// Answers with a file.
+    fileprivate func write(
+        _ response: ServerResponse, to id: StreamID, file path: String, isAnswerToHead: Bool
+    ) async {
+        var isAnswered = false
+        do {
+            try await FileSystem.shared.withFileHandle(forReadingAt: FilePath(path)) { file in
+                let info = try await file.info()
+                isAnswered = true
+                guard info.type == .regular else {
+                    return run { $0.finished(id, HTTP2ConnectionHandler.notFound, isAnswerToHead: isAnswerToHead) }
+                }
+                await write(response, to: id, length: Int(info.size), isAnswerToHead: isAnswerToHead) { writer in
+                    // As many bytes as were told, whatever becomes of the file.
+                    for try await chunk in file.readChunks(in: 0..<info.size, chunkLength: .kibibytes(64)) {
+                        try await writer.write(chunk)
+                    }
+                }
+            }
+        } catch {
+            run { [isAnswered] connection in
+                // What is left to fail is that the file is closed.
+                let answer = connection.answer(to: error)
+                if !isAnswered { connection.finished(id, answer, isAnswerToHead: isAnswerToHead) }
+            }
+        }
+    }
+
+    private func begin(
+        _ response: ServerResponse, to id: StreamID, length: Int?, isAnswerToHead: Bool
+    ) async -> LoopReference<OutgoingBody>? {
+        await withCheckedContinuation { begun in
+            run { connection in
+                let body = connection.begin(response, to: id, length: length, isAnswerToHead: isAnswerToHead)
+                begun.resume(returning: body.map { LoopReference<OutgoingBody>($0, connection.loop.eventLoop) })
+            }
+        }
+    }
+
+    private func end(_ body: LoopReference<OutgoingBody>, _ failure: (any Error)?) {
+        run { $0.ended(body.value, failure) }
+    }
+}
