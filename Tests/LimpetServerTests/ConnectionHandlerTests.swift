@@ -7,33 +7,21 @@ import Testing
 @testable import LimpetServer
 
 @Suite struct `A connection` {
-    /// Runs the test on a connection that has shaken hands, with no event loop but the test itself.
     private func connected(
         limits: ServerLimits = ServerLimits(), answering handler: @escaping HTTP2Server.Handler,
-        _ test: (EmbeddedChannel) throws -> Void
+        _ test: (EmbeddedConnection) throws -> Void
     ) throws {
-        let channel = EmbeddedChannel()
-        let server = ServerContext(handler: handler, limits: limits, logger: Logger(label: "test"))
-        let loop = LoopContext(channel.eventLoop, limits: limits)
-        try channel.pipeline.syncOperations.addHandler(HTTP2ConnectionHandler(server: server, loop: loop))
-        try channel.connect(to: SocketAddress(unixDomainSocketPath: "test")).wait()
-        try channel.writeInbound(ByteBuffer(bytes: FrameClient.preface))
-        try send(.emptySettings, to: channel)
-        while try channel.readOutbound(as: ByteBuffer.self) != nil {}
-        try test(channel)
-        _ = try channel.finish(acceptAlreadyClosed: true)
-    }
-
-    private func send(_ frames: Frame..., to channel: EmbeddedChannel) throws {
-        var buffer = ByteBuffer()
-        for frame in frames { frame.write(to: &buffer) }
-        try channel.writeInbound(buffer)
+        let connection = try EmbeddedConnection(limits: limits, handler: handler)
+        try connection.greet()
+        try test(connection)
+        try connection.finish()
     }
 
     @Test func `writes the responses to everything that came at once in one piece`() throws {
         let hello: HTTP2Server.Handler = { _ in .text("hello") }
-        try connected(answering: hello) { channel in
-            try send(.request(1), .request(3), .request(5), to: channel)
+        try connected(answering: hello) { connection in
+            let channel = connection.channel
+            try connection.send(.request(1), .request(3), .request(5))
             let output = try #require(try channel.readOutbound(as: ByteBuffer.self))
             #expect(String(buffer: output).split(separator: "hello", omittingEmptySubsequences: false).count == 4)
             #expect(try channel.readOutbound(as: ByteBuffer.self) == nil)
@@ -44,9 +32,10 @@ import Testing
         let large: HTTP2Server.Handler = { _ in
             ServerResponse(status: .ok, body: ResponseBody([UInt8](repeating: 0, count: 50_000)))
         }
-        try connected(answering: large) { channel in
+        try connected(answering: large) { connection in
+            let channel = connection.channel
             channel.isWritable = false
-            try send(.request(1), .request(3), to: channel)
+            try connection.send(.request(1), .request(3))
             #expect(try channel.readOutbound(as: ByteBuffer.self) == nil)
             channel.isWritable = true
             channel.pipeline.fireChannelWritabilityChanged()
@@ -61,10 +50,11 @@ import Testing
         var limits = ServerLimits()
         limits.maxQueuedFrames = 50
         let hello: HTTP2Server.Handler = { _ in .text("hello") }
-        try connected(limits: limits, answering: hello) { channel in
+        try connected(limits: limits, answering: hello) { connection in
+            let channel = connection.channel
             channel.isWritable = false
             for _ in 0..<100 where channel.isActive {
-                try send(Frame(kind: .ping, payload: [UInt8](repeating: 0, count: 8)), to: channel)
+                try connection.send(Frame(kind: .ping, payload: [UInt8](repeating: 0, count: 8)))
             }
             #expect(!channel.isActive)
         }

@@ -55,6 +55,17 @@ struct Frame: Sendable, Equatable {
 }
 
 extension Frame {
+    /// Takes a frame from what has come; `nil` if it has not come whole.
+    init?(takingFrom received: inout [UInt8]) {
+        guard received.count >= 9 else { return nil }
+        let length = received[..<3].reduce(0) { $0 << 8 | Int($1) }
+        guard received.count >= 9 + length, let kind = Frame.Kind(rawValue: received[3]) else { return nil }
+        self.init(
+            kind: kind, flags: received[4], stream: received[5..<9].reduce(0) { $0 << 8 | UInt32($1) },
+            payload: Array(received[9..<9 + length]))
+        received.removeFirst(9 + length)
+    }
+
     static let emptySettings = Frame(kind: .settings)
 
     /// A header list of literals, never Huffman-coded and never indexed in the dynamic table.
@@ -144,16 +155,7 @@ final class FrameClient {
     /// The next frame; `nil` when the server has closed the connection.
     func next() async throws -> Frame? {
         while true {
-            if received.count >= 9 {
-                let length = received[..<3].reduce(0) { $0 << 8 | Int($1) }
-                if received.count >= 9 + length, let kind = Frame.Kind(rawValue: received[3]) {
-                    let frame = Frame(
-                        kind: kind, flags: received[4], stream: received[5..<9].reduce(0) { $0 << 8 | UInt32($1) },
-                        payload: Array(received[9..<9 + length]))
-                    received.removeFirst(9 + length)
-                    return frame
-                }
-            }
+            if let frame = Frame(takingFrom: &received) { return frame }
             guard let bytes = await incoming.next(isolation: #isolation) else { return nil }
             received += bytes
         }
