@@ -88,7 +88,7 @@ public final class HTTP2Server: Service {
         var loops: [ObjectIdentifier: NIOLoopBoundBox<LoopContext>] = [:]
         for loop in group.makeIterator() {
             loops[ObjectIdentifier(loop)] = .makeBoxSendingValue(
-                LoopContext(loop, limits: context.limits), eventLoop: loop)
+                LoopContext(loop, server: context), eventLoop: loop)
         }
         let bootstrap = ServerBootstrap(group: group)
             // The kernel shortens it to net.core.somaxconn.

@@ -1,4 +1,5 @@
 public import HTTPTypes
+public import Logging
 
 /// A request as a handler sees it.
 public struct ServerRequest: Sendable {
@@ -7,10 +8,32 @@ public struct ServerRequest: Sendable {
     /// The content of the request, as it comes; empty if there is none.
     public let body: RequestBody
 
+    private let number: UInt64
+    private let serverLogger: Logger
+
     /// Makes a request, for the tests of a handler.
-    public init(head: HTTPRequest, body: RequestBody = RequestBody()) {
+    public init(
+        head: HTTPRequest, body: RequestBody = RequestBody(), logger: Logger = Logger(label: "limpet.request")
+    ) {
+        self.init(head: head, body: body, number: 0, logger: logger)
+    }
+
+    init(head: HTTPRequest, body: RequestBody, number: UInt64, logger: Logger) {
         self.head = head
         self.body = body
+        self.number = number
+        serverLogger = logger
+    }
+
+    /// What the request is called in logs: `x-request-id` or `request-id` as the client or a balancer sent it, if it has no more than
+    /// 80 characters, letters, digits and `-_.:+/=` only; else a number of its own.
+    public var id: String { RequestID(fields, number: number).text }
+
+    /// The server's logger, with the metadata `request-id`.
+    public var logger: Logger {
+        var logger = serverLogger
+        logger[metadataKey: "request-id"] = "\(id)"
+        return logger
     }
 
     /// The request method.

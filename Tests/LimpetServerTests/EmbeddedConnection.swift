@@ -16,7 +16,7 @@ struct EmbeddedConnection {
     init(limits: ServerLimits = ServerLimits(), handler: @escaping HTTP2Server.Handler) throws {
         channel = EmbeddedChannel()
         let server = ServerContext(handler: handler, limits: limits, logger: Logger(label: "test"))
-        let loop = LoopContext(channel.eventLoop, limits: limits)
+        let loop = LoopContext(channel.eventLoop, server: server)
         try channel.pipeline.syncOperations.addHandler(HTTP2ConnectionHandler(server: server, loop: loop))
         try channel.connect(to: SocketAddress(unixDomainSocketPath: "test")).wait()
     }

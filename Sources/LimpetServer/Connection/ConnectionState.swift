@@ -52,6 +52,11 @@ struct ConnectionState: ~Copyable {
         }
     }
 
+    /// Whether the connection serves without being told to stop.
+    var isUndisturbed: Bool {
+        if case .active = phase { true } else { false }
+    }
+
     /// Whether anything is still to be expected of the client.
     var isOpen: Bool {
         switch phase {

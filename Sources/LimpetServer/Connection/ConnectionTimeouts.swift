@@ -20,9 +20,9 @@ struct ConnectionTimeouts: ~Copyable {
     enum Verdict: Equatable {
         case fine
         /// The client has nothing to complain about: finish its requests, and close.
-        case drain(TimeLimit)
+        case drain(ServerLimit)
         /// The client is to blame.
-        case end(TimeLimit)
+        case end(ServerLimit)
     }
 
     private let limits: ServerLimits
@@ -46,32 +46,22 @@ struct ConnectionTimeouts: ~Copyable {
     }
 
     mutating func check(_ moment: Moment) -> Verdict {
-        if !moment.isGreeted { return moment.now - opened > limits.prefaceTimeout ? .end(.preface) : .fine }
-        if let began = moment.headerListBegan, moment.now - began > limits.headerTimeout { return .end(.headers) }
+        if !moment.isGreeted { return moment.now - opened > limits.prefaceTimeout ? .end(.prefaceTime) : .fine }
+        if let began = moment.headerListBegan, moment.now - began > limits.headerTimeout { return .end(.headerTime) }
         if moment.isHeldBack {
             let isTooSlow = output.isTooSlow(
                 moved: moment.bytesTaken, at: moment.now, interval: limits.writeTimeout,
                 rate: limits.minBytesPerSecond)
-            if isTooSlow { return .end(.write) }
+            if isTooSlow { return .end(.writeRate) }
         } else {
             output.pause()
         }
         if moment.isBusy {
             idleSince = moment.now
         } else if moment.now - idleSince > limits.idleTimeout {
-            return .drain(.idle)
+            return .drain(.idleTime)
         }
-        if limits.maxConnectionAge > .zero, moment.now - opened > maxAge { return .drain(.age) }
+        if limits.maxConnectionAge > .zero, moment.now - opened > maxAge { return .drain(.connectionAge) }
         return .fine
     }
-}
-
-/// A time-out of a connection or a stream.
-enum TimeLimit: String {
-    case preface
-    case headers
-    case body
-    case write
-    case idle
-    case age
 }

@@ -19,14 +19,27 @@ extension HTTP2ConnectionHandler {
         let limit = server.limits.maxRequestBodyBytes
         // The number was checked before; one that does not fit in an Int is certainly too large.
         if let length = head.headerFields[.contentLength], Int(length) ?? .max > limit {
-            return try respond(Self.bodyTooLarge, to: id, isAnswerToHead: head.method == .head)
+            loop.counts.hit(.requestBody)
+            return try refuse(id, head, Self.bodyTooLarge)
         }
         let expectation = head.headerFields[.expect]
         if let expectation, expectation.lowercased() != "100-continue" {
-            return try respond(Self.unmetExpectation, to: id, isAnswerToHead: head.method == .head)
+            return try refuse(id, head, Self.unmetExpectation)
         }
         let body = IncomingBody(stream: id, limit: limit, awaitsContinue: expectation != nil, connection: self)
         streams.open(id, head, body)
+    }
+
+    /// Answers a request that no handler gets.
+    private func refuse(_ id: StreamID, _ head: HTTPRequest, _ answer: ServerResponse) throws(NGHTTP2Error) {
+        let exchange = exchange(id, head, RequestBody())
+        let bytes = try respond(answer, to: id, isAnswerToHead: exchange.isAnswerToHead)
+        server.ended(exchange, status: answer.status.code, bytes: bytes, counts: &loop.counts)
+    }
+
+    private func exchange(_ id: StreamID, _ head: HTTPRequest, _ body: RequestBody) -> Exchange {
+        let request = ServerRequest(head: head, body: body, number: loop.numbers.next(), logger: server.logger)
+        return Exchange(id: id, request: request, began: server.beginning)
     }
 
     /// The handler has read bytes of a body: the client may send as many more.
@@ -60,73 +73,84 @@ extension HTTP2ConnectionHandler {
 
     /// Runs the handler on this thread until it suspends or returns.
     func start(_ request: StreamTable.Request) throws(NGHTTP2Error) {
-        let id = request.id
-        guard streams.start(id) else { return try session.reset(id, .refusedStream) }
+        guard streams.start(request.id) else {
+            loop.counts.hit(.liveHandlers)
+            return try session.reset(request.id, .refusedStream)
+        }
         let handler = server.handler
         let connection = LoopReference(self, loop.eventLoop)
-        let isAnswerToHead = request.head.method == .head
         let body = request.body.map { RequestBody($0, loop.eventLoop) } ?? RequestBody()
-        let argument = ServerRequest(head: request.head, body: body)
+        let exchange = exchange(request.id, request.head, body)
         let task = Task.immediate(executorPreference: loop.executor) {
             let response: ServerResponse
             do {
-                response = try await handler(argument)
+                response = try await handler(exchange.request)
             } catch {
                 // The task prefers this loop, but a handler may have its own idea of where it ends: here and below.
-                return connection.run { $0.finished(id, $0.answer(to: error), isAnswerToHead: isAnswerToHead) }
+                return connection.run { $0.finished(exchange, $0.answer(to: error, exchange)) }
             }
             switch response.body.content {
             case .bytes where response.trailers.isEmpty:
-                connection.run { $0.finished(id, $0.checked(response), isAnswerToHead: isAnswerToHead) }
+                connection.run { $0.finished(exchange, $0.checked(response, exchange)) }
             case .bytes(let bytes):
-                await connection.write(response, to: id, length: bytes.count, isAnswerToHead: isAnswerToHead) {
-                    try await $0.write(bytes)
-                }
+                await connection.write(response, for: exchange, length: bytes.count) { try await $0.write(bytes) }
             case .writer(let length, let write):
-                await connection.write(response, to: id, length: length, isAnswerToHead: isAnswerToHead, by: write)
+                await connection.write(response, for: exchange, length: length, by: write)
             case .file(let path):
-                await connection.write(response, to: id, file: path, isAnswerToHead: isAnswerToHead)
+                await connection.write(response, for: exchange, file: path)
             }
         }
         streams.started(task)
     }
 
     /// A handler has returned, with all that there is to send.
-    func finished(_ id: StreamID, _ response: ServerResponse, isAnswerToHead: Bool) {
-        let stream = streams.finished(id)
+    func finished(_ exchange: Exchange, _ response: ServerResponse) {
+        let stream = streams.finished(exchange.id)
         stream?.close()
-        guard context != nil else { return leaveIfDone() }
-        guard stream != nil, state.isServing else { return }
-        attempt { () throws(NGHTTP2Error) in try respond(response, to: id, isAnswerToHead: isAnswerToHead) }
-        scheduleFlush()
+        var status: Int?
+        var bytes = 0
+        if stream != nil, state.isServing {
+            status = response.status.code
+            attempt { () throws(NGHTTP2Error) in
+                bytes = try respond(response, to: exchange.id, isAnswerToHead: exchange.isAnswerToHead)
+            }
+            scheduleFlush()
+        }
+        server.ended(exchange, status: status, bytes: bytes, counts: &loop.counts)
+        if context == nil { leaveIfDone() }
     }
 
-    func respond(_ response: ServerResponse, to id: StreamID, isAnswerToHead: Bool) throws(NGHTTP2Error) {
+    /// - Returns: the number of bytes in the body.
+    @discardableResult
+    func respond(_ response: ServerResponse, to id: StreamID, isAnswerToHead: Bool) throws(NGHTTP2Error) -> Int {
         guard case .bytes(let bytes) = response.body.content else {
             preconditionFailure("a body that is written begins with its head: see `begin`")
         }
         let hasBody = loop.fields.write(
             response, bodyLength: bytes.count, isAnswerToHead: isAnswerToHead, date: loop.dates.now())
         try session.respond(to: id, loop.fields, body: hasBody ? bytes : [])
+        return hasBody ? bytes.count : 0
     }
 
     /// The response, or 500 for one with a status that cannot be the last.
-    fileprivate func checked(_ response: ServerResponse) -> ServerResponse {
-        if response.status.code >= 200 { return response }
-        server.logger.error(
+    fileprivate func checked(_ response: ServerResponse, _ exchange: Exchange) -> ServerResponse {
+        if (200...599).contains(response.status.code) { return response }
+        exchange.request.logger.error(
             "request handler answered with a status that is not final", metadata: ["status": "\(response.status)"])
         return Self.failed
     }
 
-    fileprivate func answer(to error: any Error) -> ServerResponse {
+    fileprivate func answer(to error: any Error, _ exchange: Exchange) -> ServerResponse {
         switch error {
-        case let error as ServerError where error.code == .bodyTooLarge: return Self.bodyTooLarge
+        case let error as ServerError where error.code == .bodyTooLarge:
+            loop.counts.hit(.requestBody)
+            return Self.bodyTooLarge
         case let error as ServerError where error.code == .bodyTooSlow: return Self.bodyTooSlow
         case let error as FileSystemError where error.code == .notFound: return Self.notFound
         case is CancellationError:
-            server.logger.debug("request handler was cancelled")
+            exchange.request.logger.debug("request handler was cancelled")
         default:
-            server.logger.error(
+            exchange.request.logger.error(
                 "request handler failed", metadata: ["error.type": "\(type(of: error))", "error": "\(error)"])
         }
         return Self.failed
@@ -137,25 +161,23 @@ extension HTTP2ConnectionHandler {
     /// Sends the head of a response whose body follows.
     ///
     /// - Returns: where to write the body; `nil` if there is none to write: the stream is closed, or answered whole.
-    fileprivate func begin(
-        _ response: ServerResponse, to id: StreamID, length: Int?, isAnswerToHead: Bool
-    ) -> OutgoingBody? {
-        let response = checked(response)
+    fileprivate func begin(_ response: ServerResponse, for exchange: Exchange, length: Int?) -> OutgoingBody? {
+        let id = exchange.id
         let body = OutgoingBody(stream: id, length: length, trailers: response.trailers, connection: self)
         guard state.isServing, streams.writes(body) else {
-            finishedWriting(id)
+            finishedWriting(exchange, status: nil, bytes: 0)
             return nil
         }
         let hasBody = loop.fields.write(
-            response, bodyLength: length, isAnswerToHead: isAnswerToHead, date: loop.dates.now())
+            response, bodyLength: length, isAnswerToHead: exchange.isAnswerToHead, date: loop.dates.now())
         attempt { () throws(NGHTTP2Error) in
             if hasBody {
                 try session.respond(to: id, loop.fields, body: body)
             } else {
                 try session.respond(to: id, loop.fields, body: [])
-                finishedWriting(id)
             }
         }
+        if !hasBody { finishedWriting(exchange, status: response.status.code, bytes: 0) }
         scheduleFlush()
         return hasBody ? body : nil
     }
@@ -167,13 +189,13 @@ extension HTTP2ConnectionHandler {
     }
 
     /// The writer of a body has returned.
-    fileprivate func ended(_ body: OutgoingBody, _ failure: (any Error)?) {
+    fileprivate func ended(_ body: OutgoingBody, of exchange: Exchange, _ status: Int, _ failure: (any Error)?) {
         do {
             if let failure { throw failure }
             try body.end()
         } catch {
             if !(error is CancellationError) {
-                server.logger.error(
+                exchange.request.logger.error(
                     "the body of a response could not be written",
                     metadata: ["error.type": "\(type(of: error))", "error": "\(error)"])
             }
@@ -181,12 +203,13 @@ extension HTTP2ConnectionHandler {
                 attempt { () throws(NGHTTP2Error) in try session.reset(body.stream, .internalError) }
             }
         }
-        finishedWriting(body.stream)
+        finishedWriting(exchange, status: failure == nil ? status : nil, bytes: body.written)
         scheduleFlush()
     }
 
-    private func finishedWriting(_ id: StreamID) {
-        streams.finished(id)?.close()
+    private func finishedWriting(_ exchange: Exchange, status: Int?, bytes: Int) {
+        streams.finished(exchange.id)?.close()
+        server.ended(exchange, status: status, bytes: bytes, counts: &loop.counts)
         if context == nil { leaveIfDone() }
     }
 }
@@ -194,30 +217,32 @@ extension HTTP2ConnectionHandler {
 extension LoopReference<HTTP2ConnectionHandler> {
     /// Answers with a body that is written while the client reads it.
     fileprivate func write(
-        _ response: ServerResponse, to id: StreamID, length: Int?, isAnswerToHead: Bool, by write: ResponseBody.Write
+        _ response: ServerResponse, for exchange: Exchange, length: Int?, by write: ResponseBody.Write
     ) async {
-        guard let body = await begin(response, to: id, length: length, isAnswerToHead: isAnswerToHead) else { return }
+        guard (200...599).contains(response.status.code) else {
+            return run { $0.finished(exchange, $0.checked(response, exchange)) }
+        }
+        guard let body = await begin(response, for: exchange, length: length) else { return }
+        var failure: (any Error)?
         do {
             try await write(ResponseWriter(body))
-            end(body, nil)
         } catch {
-            end(body, error)
+            failure = error
         }
+        run { [failure] in $0.ended(body.value, of: exchange, response.status.code, failure) }
     }
 
     /// Answers with a file.
-    fileprivate func write(
-        _ response: ServerResponse, to id: StreamID, file path: String, isAnswerToHead: Bool
-    ) async {
+    fileprivate func write(_ response: ServerResponse, for exchange: Exchange, file path: String) async {
         var isAnswered = false
         do {
             try await FileSystem.shared.withFileHandle(forReadingAt: FilePath(path)) { file in
                 let info = try await file.info()
                 isAnswered = true
                 guard info.type == .regular else {
-                    return run { $0.finished(id, HTTP2ConnectionHandler.notFound, isAnswerToHead: isAnswerToHead) }
+                    return run { $0.finished(exchange, HTTP2ConnectionHandler.notFound) }
                 }
-                await write(response, to: id, length: Int(info.size), isAnswerToHead: isAnswerToHead) { writer in
+                await write(response, for: exchange, length: Int(info.size)) { writer in
                     // As many bytes as were told, whatever becomes of the file.
                     for try await chunk in file.readChunks(in: 0..<info.size, chunkLength: .kibibytes(64)) {
                         try await writer.write(chunk)
@@ -227,24 +252,20 @@ extension LoopReference<HTTP2ConnectionHandler> {
         } catch {
             run { [isAnswered] connection in
                 // What is left to fail is that the file is closed.
-                let answer = connection.answer(to: error)
-                if !isAnswered { connection.finished(id, answer, isAnswerToHead: isAnswerToHead) }
+                let answer = connection.answer(to: error, exchange)
+                if !isAnswered { connection.finished(exchange, answer) }
             }
         }
     }
 
     private func begin(
-        _ response: ServerResponse, to id: StreamID, length: Int?, isAnswerToHead: Bool
+        _ response: ServerResponse, for exchange: Exchange, length: Int?
     ) async -> LoopReference<OutgoingBody>? {
         await withCheckedContinuation { begun in
             run { connection in
-                let body = connection.begin(response, to: id, length: length, isAnswerToHead: isAnswerToHead)
+                let body = connection.begin(response, for: exchange, length: length)
                 begun.resume(returning: body.map { LoopReference<OutgoingBody>($0, connection.loop.eventLoop) })
             }
         }
-    }
-
-    private func end(_ body: LoopReference<OutgoingBody>, _ failure: (any Error)?) {
-        run { $0.ended(body.value, failure) }
     }
 }

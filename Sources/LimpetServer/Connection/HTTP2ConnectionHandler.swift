@@ -46,7 +46,9 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         timeouts.received(at: loop.now)
-        switch state.received(unwrapInboundIn(data)) {
+        let bytes = unwrapInboundIn(data)
+        loop.counts.receivedBytes += bytes.readableBytes
+        switch state.received(bytes) {
         case .feed(let bytes): feed(bytes, context)
         case .refuse(let answer): refuse(answer, context)
         case .wait, .ignore: break
@@ -98,7 +100,7 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
             attempt { () throws(NGHTTP2Error) in try start(request) }
         }
         if !context.channel.isWritable, session.queuedFrames > server.limits.maxQueuedFrames {
-            fail("client does not read", .enhanceYourCalm)
+            fail(.queuedFrames)
         }
     }
 
@@ -111,6 +113,8 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
                 try open(id, head)
             }
         case .oversizedRequest(let id, let method):
+            loop.counts.hit(.headerList)
+            loop.counts.answered(HTTPResponse.Status.requestHeaderFieldsTooLarge.code)
             let answer = ServerResponse.text("The header fields are too large.\n", status: .requestHeaderFieldsTooLarge)
             try respond(answer, to: id, isAnswerToHead: method == .head)
         case .body(let id, let bytes):
@@ -149,6 +153,7 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
                 isMoreLeft = try session.write(to: &loop.output)
                 if loop.output.readableBytes > 0 {
                     bytesWritten += loop.output.readableBytes
+                    loop.counts.sentBytes += loop.output.readableBytes
                     context.writeAndFlush(wrapOutboundOut(loop.output), promise: nil)
                 }
                 for body in session.takeDrainedBodies() { body.wake() }
@@ -169,15 +174,21 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
             bytesTaken: bytesWritten - buffered)
         switch timeouts.check(moment) {
         case .fine: break
-        case .drain: drain(context)
-        case .end(let limit): return fail("time-out: \(limit.rawValue)", .enhanceYourCalm)
+        case .drain(let limit):
+            if state.isUndisturbed { loop.counts.hit(limit) }
+            drain(context)
+        case .end(let limit): return fail(limit)
         }
         for body in streams.slowBodies(at: loop.now, server.limits) {
+            loop.counts.hit(.bodyRate)
             body.fail(ServerError(.bodyTooSlow, "the client sends the request's body too slowly"))
         }
         guard session.isSendingBodies else { return }
         attempt { () throws(NGHTTP2Error) in
-            for id in session.streamsHeldBack(at: loop.now, server.limits) { try session.reset(id, .cancel) }
+            for id in session.streamsHeldBack(at: loop.now, server.limits) {
+                loop.counts.hit(.writeRate)
+                try session.reset(id, .cancel)
+            }
         }
         flush(context)
     }
@@ -212,6 +223,12 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
         } catch {
             fail("\(error)", error.http2Code)
         }
+    }
+
+    /// The client has gone beyond a limit: ends the connection.
+    private func fail(_ limit: ServerLimit) {
+        loop.counts.hit(limit)
+        fail("limit: \(limit.rawValue)", .enhanceYourCalm)
     }
 
     /// Tells the client what is wrong with the connection, and closes it.

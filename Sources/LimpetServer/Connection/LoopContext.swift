@@ -10,6 +10,9 @@ final class LoopContext {
     /// The bytes that are being written: one buffer for all connections, so that an idle one keeps none. A write that
     /// the kernel does not take at once keeps it, and the next one gets a new one.
     var output = ByteBuffer()
+    /// What has happened since the last tick.
+    var counts = ServerCounts()
+    var numbers = RequestNumbers()
     /// Bytes of requests' bodies that were not read.
     var unreadBytes = 0
     /// The time as of the last tick: exact enough for time-outs, and free.
@@ -19,16 +22,21 @@ final class LoopContext {
     private var connections: [ObjectIdentifier: HTTP2ConnectionHandler] = [:]
     private var timer: RepeatedTask?
 
-    init(_ eventLoop: any EventLoop, limits: ServerLimits) {
+    private let metrics: ServerMetrics
+
+    init(_ eventLoop: any EventLoop, server: ServerContext) {
         self.eventLoop = eventLoop
         executor = EventLoopTaskExecutor(eventLoop)
-        tick = limits.tick
+        tick = server.limits.tick
+        metrics = server.metrics
         now = eventLoop.now
     }
 
     /// A connection wants to be told the time, until it is removed.
     func add(_ connection: HTTP2ConnectionHandler) {
         connections[ObjectIdentifier(connection)] = connection
+        counts.accepted += 1
+        counts.connections += 1
         guard timer == nil else { return }
         now = eventLoop.now
         let context = NIOLoopBound(self, eventLoop: eventLoop)
@@ -39,12 +47,15 @@ final class LoopContext {
         now = eventLoop.now
         // A copy: a connection that ends leaves while the others are told.
         for connection in Array(connections.values) { connection.tick() }
+        metrics.take(&counts)
     }
 
     func remove(_ connection: HTTP2ConnectionHandler) {
-        connections[ObjectIdentifier(connection)] = nil
+        guard connections.removeValue(forKey: ObjectIdentifier(connection)) != nil else { return }
+        counts.connections -= 1
         guard connections.isEmpty else { return }
         timer?.cancel()
         timer = nil
+        metrics.take(&counts)
     }
 }

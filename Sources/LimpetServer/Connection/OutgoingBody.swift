@@ -14,6 +14,8 @@ final class OutgoingBody {
     private var isEnded = false
     /// Bytes that wait to be sent.
     private(set) var waiting = 0
+    /// Bytes that were written.
+    private(set) var written = 0
     /// Bytes that may still be written, if their number was told.
     private var left: Int?
     /// The library has asked in vain: it has to be told when there is more.
@@ -45,6 +47,7 @@ final class OutgoingBody {
             self.left = left - bytes.readableBytes
         }
         waiting += bytes.readableBytes
+        written += bytes.readableBytes
         chunks.append(bytes)
         feed()
         return waiting >= Self.highWater

@@ -1,9 +1,33 @@
 import Logging
+import Metrics
+import NIOCore
+import Tracing
 
 /// What all connections of a server share.
 struct ServerContext: Sendable {
     let handler: HTTP2Server.Handler
     let limits: ServerLimits
     let logger: Logger
+    let metrics: ServerMetrics
+    /// One line a request.
+    let logsAccess: Bool
     let connections = OpenConnections()
+
+    init(
+        handler: @escaping HTTP2Server.Handler, limits: ServerLimits, logsAccess: Bool = false, logger: Logger,
+        metrics: any MetricsFactory = MetricsSystem.factory, tracer: any Tracer = InstrumentationSystem.tracer
+    ) {
+        self.handler = tracer is NoOpTracer ? handler : traced(handler, by: tracer)
+        self.limits = limits
+        self.logsAccess = logsAccess
+        self.logger = logger
+        self.metrics = ServerMetrics(metrics)
+        isTimed = logsAccess || self.metrics.isWanted
+    }
+
+    /// Whether anybody wants to know how long a request took.
+    private let isTimed: Bool
+
+    /// This moment, if it will be asked for.
+    var beginning: NIODeadline { isTimed ? .now() : .uptimeNanoseconds(0) }
 }
