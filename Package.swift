@@ -57,7 +57,7 @@ let package = Package(
         .target(
             name: "Limpet",
             dependencies: [
-                collections, configuration, httpTypes, lifecycle, logging,
+                collections, configuration, httpTypes, lifecycle, logging, signals,
                 .product(name: "HeapModule", package: "swift-collections"),
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "SwiftProtobuf", package: "swift-protobuf"),
@@ -84,12 +84,12 @@ let package = Package(
 
         .executableTarget(
             name: "Counter",
-            dependencies: ["Limpet", "LimpetMemcached", "LimpetServer", lifecycle, logging, signals],
+            dependencies: ["Limpet", "LimpetMemcached", "LimpetServer", lifecycle, logging],
             path: "Samples/Counter", swiftSettings: settings),
         .executableTarget(
             name: "Failover",
             dependencies: [
-                "Limpet", "LimpetMemcached", "LimpetServer", httpTypes, lifecycle, logging, signals,
+                "Limpet", "LimpetMemcached", "LimpetServer", httpTypes, lifecycle, logging,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             path: "Samples/Failover", exclude: ["README.md", "demo", "haproxy.cfg", "node.json"],

@@ -3,7 +3,6 @@ import LimpetMemcached
 import LimpetServer
 import Logging
 import ServiceLifecycle
-import UnixSignals
 
 extension SessionKey<Int> { static var visits: Self { Self("visits") } }
 
@@ -18,4 +17,4 @@ let handler = sessions.middleware { request, session in
     return .text("visits: \(session[.visits, default: 0])\n")
 }
 let server = try HTTP2Server(configuration: http, logger: logger, handler: handler)
-await ServiceGroup(services: [store, sessions, server], gracefulShutdownSignals: [.sigterm], logger: logger).runOrExit()
+await ServiceGroup(services: [store, sessions, server], logger: logger).runOrExit()

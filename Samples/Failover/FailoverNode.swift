@@ -4,7 +4,6 @@ import LimpetMemcached
 import LimpetServer
 import Logging
 import ServiceLifecycle
-import UnixSignals
 
 /// One node of the failover sample: two of these, a memcached and a balancer are a cluster.
 @main
@@ -23,8 +22,6 @@ struct FailoverNode: AsyncParsableCommand {
         let sessions = try SessionManager(store: store, configuration: configuration, logger: logger)
         let routes = Routes(sessions: sessions)
         let server = try HTTP2Server(configuration: http, logger: logger, handler: routes.answer)
-        try await ServiceGroup(
-            services: [store, sessions, server], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger
-        ).run()
+        await ServiceGroup(services: [store, sessions, server], logger: logger).runOrExit()
     }
 }
