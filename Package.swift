@@ -20,6 +20,8 @@ let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let nio = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let signals = Target.Dependency.product(name: "UnixSignals", package: "swift-service-lifecycle")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
+let nioTLS = Target.Dependency.product(name: "NIOTLS", package: "swift-nio")
 
 let package = Package(
     name: "limpet",
@@ -42,6 +44,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
         .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.0"),
         .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
     ],
@@ -71,8 +74,8 @@ let package = Package(
         .target(
             name: "LimpetServer",
             dependencies: [
-                "Limpet", "CNghttp2", collections, configuration, httpTypes, lifecycle, logging, nio, nioPosix,
-                .product(name: "Metrics", package: "swift-metrics"),
+                "Limpet", "CNghttp2", collections, configuration, httpTypes, lifecycle, logging, nio, nioPosix, nioSSL,
+                nioTLS, .product(name: "Metrics", package: "swift-metrics"),
                 .product(name: "Tracing", package: "swift-distributed-tracing"),
                 .product(name: "_NIOFileSystem", package: "swift-nio"),
             ],
@@ -115,7 +118,7 @@ let package = Package(
         .testTarget(
             name: "LimpetServerTests",
             dependencies: [
-                "Limpet", "LimpetServer", httpTypes, lifecycle, logging, nio, nioPosix,
+                "Limpet", "LimpetServer", httpTypes, lifecycle, logging, nio, nioPosix, nioSSL, nioTLS,
                 .product(name: "InMemoryLogging", package: "swift-log"),
                 .product(name: "InMemoryTracing", package: "swift-distributed-tracing"),
                 .product(name: "Metrics", package: "swift-metrics"),

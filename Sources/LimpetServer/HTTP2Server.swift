@@ -1,6 +1,7 @@
 public import Logging
 import NIOCore
 import NIOPosix
+import NIOSSL
 public import ServiceLifecycle
 
 #if canImport(Glibc)
@@ -9,13 +10,14 @@ public import ServiceLifecycle
     import Darwin
 #endif
 
-/// An HTTP/2 server over cleartext TCP, for clients with prior knowledge: a balancer in front, or a tool like curl.
+/// An HTTP/2 server, over TLS for everyone, or over cleartext TCP or a Unix socket for clients with prior knowledge: a
+/// balancer in front, or a tool like curl.
 ///
 /// ```swift
 /// let server = try HTTP2Server(configuration: .init(), logger: logger) { request in
 ///     .text("You asked for \(request.path).\n")
 /// }
-/// try await ServiceGroup(services: [server], gracefulShutdownSignals: [.sigterm], logger: logger).run()
+/// await ServiceGroup(services: [server], logger: logger).runOrExit()
 /// ```
 ///
 /// A handler runs on the event loop of its connection and holds up the other requests of that loop while it computes;
@@ -32,6 +34,8 @@ public final class HTTP2Server: Service {
     private let port = BoundPort()
 
     /// Makes a server that listens once it is run.
+    ///
+    /// - Throws: `ConfigurationError` if the configuration's values do not fit together.
     public convenience init(
         configuration: HTTP2ServerConfiguration = HTTP2ServerConfiguration(), logger: Logger,
         handler: @escaping Handler
@@ -42,11 +46,12 @@ public final class HTTP2Server: Service {
     init(
         configuration: HTTP2ServerConfiguration, limits: ServerLimits, logger: Logger, handler: @escaping Handler
     ) throws {
+        try configuration.check()
         self.configuration = configuration
         context = ServerContext(handler: handler, limits: limits, logger: logger)
     }
 
-    /// The port that the server listens on; waits until it does.
+    /// The port that the server listens on, 0 with a Unix socket; waits until it does.
     ///
     /// - Throws: the error with which ``run()`` failed to listen; `CancellationError`.
     public var boundPort: Int {
@@ -56,19 +61,27 @@ public final class HTTP2Server: Service {
     /// Listens and serves until the service group shuts down gracefully, or the task is cancelled.
     ///
     /// A graceful shutdown stops accepting, tells clients to send no more requests on their connections (GOAWAY), and
-    /// gives the requests under way ten seconds to finish. Cancellation closes all connections at once.
+    /// gives the requests under way ``HTTP2ServerConfiguration/drainTimeoutSeconds`` to finish. Cancellation, also during
+    /// a graceful shutdown, closes all connections at once.
     ///
-    /// - Throws: ``ServerError`` if the address cannot be listened on.
+    /// - Throws: ``ServerError`` if the address cannot be listened on, or the certificate cannot be used.
     public func run() async throws {
         let threads = configuration.threads == 0 ? System.coreCount : configuration.threads
         let group = MultiThreadedEventLoopGroup(numberOfThreads: threads)
         do {
-            let listener = try await listen(group)
-            let boundPort = listener.localAddress?.port ?? configuration.port
-            port.resolve(.success(boundPort))
+            let tls = try contexts()
+            let maxConnections = try FileDescriptorLimit.raiseProcessLimit(
+                forConnections: configuration.maxConnections, threads: threads, logger: context.logger)
+            let gate = ConnectionGate(limit: maxConnections, logger: context.logger)
+            let listener = try await listen(group, tls, gate)
+            port.resolve(.success(listener.channel.localAddress?.port ?? 0))
             context.logger.info(
-                "listening", metadata: ["address": "\(address(port: boundPort))", "threads": "\(threads)"])
-            try await serve(listener)
+                "listening", metadata: ["address": "\(listener.address)", "threads": "\(threads)"])
+            try await withThrowingTaskGroup(of: Void.self) { tasks in
+                if let tls { tasks.addTask { await tls.watch() } }
+                try await serve(listener)
+                tasks.cancelAll()
+            }
         } catch {
             port.resolve(.failure(error))
             try await group.shutdownGracefully()
@@ -84,7 +97,17 @@ public final class HTTP2Server: Service {
         try await group.shutdownGracefully()
     }
 
-    private func listen(_ group: MultiThreadedEventLoopGroup) async throws -> any Channel {
+    /// - Returns: `nil` without a certificate: the server speaks cleartext.
+    private func contexts() throws(ServerError) -> TLSContexts? {
+        guard !configuration.certificateFile.isEmpty else { return nil }
+        let files = CertificateFiles(
+            certificate: configuration.certificateFile, privateKey: configuration.privateKeyFile)
+        return try TLSContexts(files, limits: context.limits, logger: context.logger)
+    }
+
+    private func listen(
+        _ group: MultiThreadedEventLoopGroup, _ tls: TLSContexts?, _ gate: ConnectionGate
+    ) async throws -> Listener {
         var loops: [ObjectIdentifier: NIOLoopBoundBox<LoopContext>] = [:]
         for loop in group.makeIterator() {
             loops[ObjectIdentifier(loop)] = .makeBoxSendingValue(
@@ -93,22 +116,40 @@ public final class HTTP2Server: Service {
         let bootstrap = ServerBootstrap(group: group)
             // The kernel shortens it to net.core.somaxconn.
             .serverChannelOption(.backlog, value: 4096)
-            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
-            .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
             .childChannelInitializer { [context, loops] channel in
                 channel.eventLoop.makeCompletedFuture {
                     guard let loop = loops[ObjectIdentifier(channel.eventLoop)]?.value else {
                         preconditionFailure("connections are served by the group's own loops")
                     }
+                    try gate.admit(channel)
                     try Self.keepFromChildren(channel)
-                    try channel.pipeline.syncOperations.addHandler(HTTP2ConnectionHandler(server: context, loop: loop))
+                    let pipeline = channel.pipeline.syncOperations
+                    if let tls {
+                        try pipeline.addHandler(NIOSSLServerHandler(context: tls.current))
+                        try pipeline.addHandler(TLSHandshakeHandler(server: context, loop: loop))
+                    } else {
+                        try pipeline.addHandler(HTTP2ConnectionHandler(server: context, loop: loop))
+                    }
                 }
             }
+        let address = ListenAddress(configuration)
+        let channel: any Channel
         do {
-            return try await bootstrap.bind(host: configuration.host, port: configuration.port).get()
+            switch address {
+            case .tcp(let host, let port):
+                channel =
+                    try await bootstrap
+                    .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+                    .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+                    .bind(host: host, port: port).get()
+            case .unix(let path):
+                try await UnixSocketFile(path: path).replaceStale(on: group.next())
+                channel = try await bootstrap.bind(unixDomainSocketPath: path).get()
+            }
         } catch {
-            throw listenError(error)
+            throw address.error(error)
         }
+        return Listener(channel, configured: address, logger: context.logger)
     }
 
     /// A program that the application starts must not inherit the connection: it would stay open after it was closed here,
@@ -122,45 +163,22 @@ public final class HTTP2Server: Service {
         }
     }
 
-    private func listenError(_ error: any Error) -> ServerError {
-        let address = address(port: configuration.port)
-        switch error {
-        case let error as IOError where error.errnoCode == EADDRINUSE:
-            return ServerError(.addressInUse, "cannot listen on \(address): the port is in use")
-        case let error as IOError where error.errnoCode == EACCES:
-            return ServerError(.permissionDenied, "cannot listen on \(address): no permission for this port")
-        case let error as IOError where error.errnoCode == EADDRNOTAVAIL:
-            return ServerError(.addressUnavailable, "cannot listen on \(address): not an address of this machine")
-        case is SocketAddressError:
-            return ServerError(.addressUnavailable, "cannot listen on \(address): the host name is not known")
-        default:
-            return ServerError(.cannotListen, "cannot listen on \(address): \(error)")
-        }
-    }
-
-    private func address(port: Int) -> String {
-        let host = configuration.host
-        return host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
-    }
-
     /// Waits for the end, and takes the connections to theirs.
-    private func serve(_ listener: any Channel) async throws {
+    private func serve(_ listener: Listener) async throws {
         let connections = context.connections
-        let limits = context.limits
+        let loop = listener.channel.eventLoop
         try await withTaskCancellationHandler {
             try await withGracefulShutdownHandler {
-                try await listener.closeFuture.get()
+                try await listener.channel.closeFuture.get()
             } onGracefulShutdown: {
-                listener.close(promise: nil)
+                listener.stop()
             }
-            if !Task.isCancelled {
-                connections.drain()
-                if try await connections.emptied(within: limits.drainTimeout, on: listener.eventLoop) { return }
-            }
+            let drainTimeout = TimeAmount.seconds(Int64(configuration.drainTimeoutSeconds))
+            if try await connections.drain(within: drainTimeout, on: loop) { return }
             connections.close()
-            _ = try await connections.emptied(within: limits.cancelTimeout, on: listener.eventLoop)
+            _ = try await connections.closed(within: context.limits.cancelTimeout, on: loop)
         } onCancel: {
-            listener.close(promise: nil)
+            listener.stop()
             connections.close()
         }
     }

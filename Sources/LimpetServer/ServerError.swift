@@ -5,8 +5,8 @@ public struct ServerError: Error, Sendable, Hashable, CustomStringConvertible {
         private let kind: Kind
 
         private enum Kind {
-            case addressInUse, permissionDenied, addressUnavailable, cannotListen, bodyTooLarge, bodyTooSlow,
-                bodyLengthDiffers
+            case addressInUse, permissionDenied, addressUnavailable, cannotListen, unusableCertificate, bodyTooLarge,
+                bodyTooSlow, bodyLengthDiffers
         }
 
         /// Another process listens on the address.
@@ -17,6 +17,8 @@ public struct ServerError: Error, Sendable, Hashable, CustomStringConvertible {
         public static let addressUnavailable = Code(kind: .addressUnavailable)
         /// The address cannot be listened on for another reason.
         public static let cannotListen = Code(kind: .cannotListen)
+        /// The certificate or its key cannot be read, or they do not belong together.
+        public static let unusableCertificate = Code(kind: .unusableCertificate)
         /// A request's body has more bytes than its handler accepts.
         public static let bodyTooLarge = Code(kind: .bodyTooLarge)
         /// The client sends a request's body too slowly, or not at all.

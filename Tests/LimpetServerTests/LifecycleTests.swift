@@ -1,4 +1,5 @@
 import Foundation
+import InMemoryLogging
 import Limpet
 import Logging
 import NIOCore
@@ -59,11 +60,9 @@ import Testing
     }
 
     @Test func `cancels requests that do not finish in time`() async throws {
-        var limits = ServerLimits()
-        limits.drainTimeout = .milliseconds(50)
         let started = Signal()
         let wasCancelled = Locked(false)
-        try await TestServer.run(limits: limits) { _ in
+        try await TestServer.run(configure: { $0.drainTimeoutSeconds = 0 }) { _ in
             started.send()
             await Signal().wait()
             wasCancelled.withLock { $0 = Task.isCancelled }
@@ -101,6 +100,69 @@ import Testing
         configuration.host = "192.0.2.1"  // RFC 5737: nobody's.
         let server = try HTTP2Server(configuration: configuration, logger: Logger(label: "test")) { _ in .text("") }
         await #expect { try await server.run() } throws: { ($0 as? ServerError)?.code == .addressUnavailable }
+    }
+
+    @Test func `says that a host name is not known`() async throws {
+        var configuration = HTTP2ServerConfiguration()
+        configuration.host = "host.invalid"  // RFC 6761: in no name service.
+        let server = try HTTP2Server(configuration: configuration, logger: Logger(label: "test")) { _ in .text("") }
+        await #expect {
+            try await server.run()
+        } throws: { error in
+            (error as? ServerError)?.code == .addressUnavailable
+                && "\(error)" == "cannot listen on host.invalid:8080: the host name is not known"
+        }
+    }
+
+    @Test func `names the last stream also to a client that answers no PING`() async throws {
+        var limits = ServerLimits()
+        limits.drainPingTimeout = .milliseconds(10)
+        let finish = Signal()
+        try await TestServer.run(limits: limits) { _ in
+            await finish.wait()
+            return .text("done")
+        } during: { server in
+            let client = try await FrameClient.connect(server.port)
+            try await client.send(.request(1), Frame(kind: .ping, payload: [UInt8](repeating: 0, count: 8)))
+            _ = try await client.next { $0.kind == .ping }
+            await server.group.triggerGracefulShutdown()
+            #expect(try await client.next { $0.kind == .goAway }.number(at: 0) == 0x7fff_ffff)
+            #expect(try await client.next { $0.kind == .goAway }.number(at: 0) == 1)
+            finish.send()
+            #expect(try await client.contents(of: 1) == [1: Array("done".utf8)])
+            #expect(try await client.next() == nil)
+        }
+    }
+
+    @Test func `stops draining when its task is cancelled, whatever its handlers do`() async throws {
+        var limits = ServerLimits()
+        limits.cancelTimeout = .milliseconds(10)
+        var configuration = HTTP2ServerConfiguration()
+        configuration.port = 0
+        configuration.drainTimeoutSeconds = 86_400
+        let finish = Signal()
+        let log = InMemoryLogHandler()
+        let server = try HTTP2Server(
+            configuration: configuration, limits: limits, logger: Logger(label: "test") { _ in log }
+        ) {
+            _ in
+            // A task of its own does not know that the handler is cancelled.
+            await Task { await finish.wait() }.value
+            return .text("")
+        }
+        let group = ServiceGroup(services: [server], logger: Logger(label: "group") { _ in log })
+        let task = Task { try await group.run() }
+        let client = try await FrameClient.connect(server.boundPort)
+        try await client.send(.request(1))
+        try await client.send(Frame(kind: .ping, payload: [UInt8](repeating: 0, count: 8)))
+        _ = try await client.next { $0.kind == .ping }
+        await group.triggerGracefulShutdown()
+        _ = try await client.next { $0.kind == .goAway }
+        task.cancel()
+        while try await client.next() != nil {}
+        _ = await task.result
+        #expect(log.entries.contains { "\($0.message)" == "request handlers ignore that they are cancelled" })
+        finish.send()
     }
 
     @Test func `stops at once when its task is cancelled`() async throws {

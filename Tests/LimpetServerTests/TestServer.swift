@@ -13,12 +13,14 @@ struct TestServer {
 
     /// Runs a server; stops it gracefully when the test's body returns.
     static func run<Result: Sendable>(
-        limits: ServerLimits = ServerLimits(), handler: @escaping HTTP2Server.Handler,
+        limits: ServerLimits = ServerLimits(), configure: (inout HTTP2ServerConfiguration) -> Void = { _ in },
+        handler: @escaping HTTP2Server.Handler,
         during body: (TestServer) async throws -> Result
     ) async throws -> Result {
         var configuration = HTTP2ServerConfiguration()
         configuration.port = 0
         configuration.threads = 1
+        configure(&configuration)
         let log = InMemoryLogHandler()
         let logger = Logger(label: "test") { _ in log }
         let server = try HTTP2Server(configuration: configuration, limits: limits, logger: logger, handler: handler)
@@ -53,6 +55,7 @@ func runTool(_ name: String, _ arguments: [String]) async throws -> ToolResult {
         let process = Process()
         process.executableURL = URL(filePath: "/usr/bin/env")
         process.arguments = [name] + arguments
+        process.standardInput = FileHandle.nullDevice
         process.standardOutput = try FileHandle(forWritingTo: files[0])
         process.standardError = try FileHandle(forWritingTo: files[1])
         try await withCheckedThrowingContinuation { (ended: CheckedContinuation<Void, any Error>) in

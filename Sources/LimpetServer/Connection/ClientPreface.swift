@@ -24,9 +24,17 @@ enum ClientPreface: Equatable {
         }
     }
 
+    /// How a client comes to speak HTTP/2.
+    enum Advice: String {
+        /// Without TLS.
+        case priorKnowledge = "with prior knowledge: try curl --http2-prior-knowledge"
+        /// Over TLS.
+        case negotiate = "negotiated as h2 in ALPN: try curl --http2"
+    }
+
     /// 505 says what is wrong (RFC 9110, section 15.6.6): this major version of HTTP is not spoken here.
-    static func http1Answer(isAnswerToHead: Bool) -> ByteBuffer {
-        let text = "This server speaks HTTP/2 only, with prior knowledge: try curl --http2-prior-knowledge.\n"
+    static func http1Answer(isAnswerToHead: Bool, advice: Advice = .priorKnowledge) -> ByteBuffer {
+        let text = "This server speaks HTTP/2 only, \(advice.rawValue).\n"
         let head = """
             HTTP/1.1 505 HTTP Version Not Supported\r
             content-type: text/plain; charset=utf-8\r

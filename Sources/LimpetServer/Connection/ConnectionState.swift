@@ -105,7 +105,7 @@ struct ConnectionState: ~Copyable {
     }
 
     /// The client has answered a PING, and with it everything before: whatever it sends from now on, it sent knowing
-    /// of the first GOAWAY.
+    /// of the first GOAWAY. Or it has had its time to.
     ///
     /// - Returns: whether to send the GOAWAY that names the last stream.
     mutating func pingAnswered() -> Bool {

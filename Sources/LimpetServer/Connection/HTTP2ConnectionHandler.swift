@@ -213,7 +213,17 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
         case .sendNotice:
             attempt { () throws(NGHTTP2Error) in try session.noticeShutdown() }
             flush(context)
+            context.eventLoop.assumeIsolated().scheduleTask(in: server.limits.drainPingTimeout) {
+                self.finishNotice()
+            }
         }
+    }
+
+    /// The client has not answered the PING behind the first GOAWAY: it gets the second one anyway.
+    private func finishNotice() {
+        guard let context, state.pingAnswered() else { return }
+        attempt { () throws(NGHTTP2Error) in try session.refuseNewStreams() }
+        flush(context)
     }
 
     /// Does something with the session. Its failure is the connection's.

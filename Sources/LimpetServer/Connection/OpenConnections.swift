@@ -18,7 +18,8 @@ final class OpenConnections: Sendable {
     /// How many connections there are.
     var count: Int { state.withLock { $0.channels.count } }
 
-    func add(_ channel: any Channel, for handler: HTTP2ConnectionHandler) {
+    /// - Parameter handler: the channel's handler that takes it off again.
+    func add(_ channel: any Channel, for handler: AnyObject) {
         let id = ObjectIdentifier(handler)
         let phase = state.withLock { state in
             state.channels[id] = channel
@@ -32,7 +33,7 @@ final class OpenConnections: Sendable {
         }
     }
 
-    func remove(_ handler: HTTP2ConnectionHandler) {
+    func remove(_ handler: AnyObject) {
         let id = ObjectIdentifier(handler)
         let whenEmpty = state.withLock { state -> EventLoopPromise<Bool>? in
             state.channels[id] = nil
@@ -43,35 +44,54 @@ final class OpenConnections: Sendable {
         whenEmpty?.succeed(true)
     }
 
-    /// Tells every connection, and those that are just being accepted, to finish its requests and close.
-    func drain() {
-        let channels = state.withLock { state in
+    /// Tells every connection, and those that are just being accepted, to finish its requests and close, and waits
+    /// until they have.
+    ///
+    /// - Returns: `false` if some are left when the time is over, or ``close()`` was called.
+    func drain(within timeout: TimeAmount, on eventLoop: any EventLoop) async throws -> Bool {
+        let channels = state.withLock { state -> [any Channel]? in
+            guard state.phase == .serving else { return nil }
             state.phase = .draining
             return Array(state.channels.values)
         }
+        guard let channels else { return false }
         for channel in channels { channel.pipeline.fireUserInboundEventTriggered(ChannelShouldQuiesceEvent()) }
+        return try await emptied(during: .draining, within: timeout, on: eventLoop)
     }
 
-    /// Closes every connection at once.
+    /// Closes every connection at once, and ends the wait of ``drain(within:on:)``.
     func close() {
-        let channels = state.withLock { state in
+        let (channels, drained) = state.withLock { state -> ([any Channel], EventLoopPromise<Bool>?) in
+            // What was added since is closed as well.
+            guard state.phase != .closing else { return ([], nil) }
             state.phase = .closing
-            return Array(state.channels.values)
+            defer { state.whenEmpty = nil }
+            return (Array(state.channels.values), state.whenEmpty)
         }
         for channel in channels { channel.close(promise: nil) }
+        drained?.succeed(false)
     }
 
-    /// Waits until no connection is left. One caller at a time.
+    /// Waits until no connection is left of those that were closed.
     ///
     /// - Returns: `false` if some are left when the time is over.
-    func emptied(within timeout: TimeAmount, on eventLoop: any EventLoop) async throws -> Bool {
+    func closed(within timeout: TimeAmount, on eventLoop: any EventLoop) async throws -> Bool {
+        try await emptied(during: .closing, within: timeout, on: eventLoop)
+    }
+
+    /// One caller at a time.
+    private func emptied(
+        during phase: Phase, within timeout: TimeAmount, on eventLoop: any EventLoop
+    ) async throws -> Bool {
         let promise = eventLoop.makePromise(of: Bool.self)
-        let isEmpty = state.withLock { state in
-            if !state.channels.isEmpty { state.whenEmpty = promise }
-            return state.channels.isEmpty
+        let known = state.withLock { state -> Bool? in
+            if state.channels.isEmpty { return true }
+            guard state.phase == phase else { return false }
+            state.whenEmpty = promise
+            return nil
         }
-        if isEmpty {
-            promise.succeed(true)
+        if let known {
+            promise.succeed(known)
         } else {
             let timer = eventLoop.scheduleTask(in: timeout) {
                 let late = self.state.withLock { state in

@@ -88,11 +88,24 @@ struct ServerLimits: Sendable {
     /// a tenth less for each connection, so that not all come back at once.
     var maxConnectionAge = TimeAmount.hours(1)
 
-    /// How long requests that are under way may take to finish after the server was told to stop.
-    var drainTimeout = TimeAmount.seconds(10)
+    /// How long a client over TLS may take to shake hands, and one that did not negotiate HTTP/2 to send its request. A
+    /// handshake takes two round trips and, on a phone, some computing; Go's `net/http` and nginx grant 10 and 60 s.
+    var tlsHandshakeTimeout = TimeAmount.seconds(10)
 
-    /// How long the handlers of connections that were closed may take to notice that they are cancelled.
-    var cancelTimeout = TimeAmount.seconds(1)
+    /// How long a connection that is closed waits for the client's `close_notify`: a round trip to the other side of the
+    /// world, and one lost packet. Less than ``cancelTimeout``, so that a client that sends none does not count as a
+    /// handler that does not return.
+    var tlsCloseTimeout = TimeAmount.seconds(1)
+
+    /// How often the certificate's files are looked at. A change is taken over with the second look that sees it.
+    var certificateLookInterval = TimeAmount.seconds(1)
+
+    /// How long a client may take to answer the PING behind the first GOAWAY before it gets the second one anyway:
+    /// RFC 9113, section 6.8, asks for at least a round trip.
+    var drainPingTimeout = TimeAmount.seconds(2)
+
+    /// How long connections that were closed may take to end, and their handlers to notice that they are cancelled.
+    var cancelTimeout = TimeAmount.seconds(2)
 
     /// How long a client that does not speak HTTP/2 may take to read the answer and close.
     var refusalTimeout = TimeAmount.seconds(1)
