@@ -2,7 +2,7 @@
 
 JOBS ?= 2
 BUILD_PACKAGES := libnghttp2-dev libmemcached-dev pkg-config
-RUN_PACKAGES := memcached haproxy curl nghttp2-client
+RUN_PACKAGES := memcached haproxy curl nghttp2-client openssl chromium
 BENCH_PACKAGES := nghttp2-server python3 valgrind
 
 .PHONY: demo test sanitize lint bench packages

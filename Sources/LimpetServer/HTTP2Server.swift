@@ -149,7 +149,7 @@ public final class HTTP2Server: Service {
         } catch {
             throw address.error(error)
         }
-        return Listener(channel, configured: address, logger: context.logger)
+        return Listener(channel, configured: address)
     }
 
     /// A program that the application starts must not inherit the connection: it would stay open after it was closed here,

@@ -123,6 +123,20 @@ final class ChildProcess: Sendable {
         return (String(decoding: data, as: UTF8.self), process.terminationStatus)
     }
 
+    var isRunning: Bool { process.isRunning }
+
+    func send(_ signal: Int32) throws {
+        guard Foundation.kill(process.processIdentifier, signal) == 0 else {
+            throw Failure(description: "the program cannot be sent a signal: \(errno)")
+        }
+    }
+
+    /// Waits for the end; the status.
+    func end() -> Int32 {
+        process.waitUntilExit()
+        return process.terminationStatus
+    }
+
     func kill(_ signal: Int32) {
         guard process.isRunning else { return }
         _ = Foundation.kill(process.processIdentifier, signal)

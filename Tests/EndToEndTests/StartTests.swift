@@ -53,6 +53,25 @@ struct StartTests {
         #expect(!output.contains("Fatal error") && !output.contains("Backtrace"))
     }
 
+    @Test(arguments: ["failover-node", "counter"])
+    func `a certificate that is not there is said in one line`(program: String) throws {
+        let (output, status) = try run(
+            ["server": ["port": 0, "certificateFile": "/missing.pem", "privateKeyFile": "/missing.key"]],
+            program: program)
+        #expect(status == 1)
+        #expect(
+            output.split(separator: "\n").contains(
+                "server.certificateFile: cannot open /missing.pem: No such file or directory"))
+        #expect(!output.contains("listening"))
+        #expect(!output.contains("Fatal error") && !output.contains("Backtrace"))
+    }
+
+    @Test func `a certificate without its key is refused before a port is opened`() throws {
+        let (output, status) = try run(["server": ["port": 0, "certificateFile": "/missing.pem"]])
+        #expect(status == 78)
+        #expect(output.contains("server.privateKeyFile"))
+    }
+
     @Test func `sessions in memory say that they end with the process`() throws {
         let process = try ChildProcess("counter", configuration: ["server": ["port": 0]])
         let line = try process.waitForLine(containing: "they end with it")

@@ -1,5 +1,6 @@
 import NIOCore
 import NIOPosix
+import NIOSSL
 
 /// A frame as it is on the wire (RFC 9113, section 4.1).
 struct Frame: Sendable, Equatable {
@@ -127,11 +128,19 @@ final class FrameClient {
     }
 
     /// Connects; with `handshake`, sends the preface with empty SETTINGS, and acknowledges the server's.
-    static func connect(_ port: Int, handshake: Bool = true) async throws -> FrameClient {
+    ///
+    /// - Parameter tls: what the client trusts and negotiates; `nil` for cleartext.
+    static func connect(_ port: Int, handshake: Bool = true, tls: NIOSSLContext? = nil) async throws -> FrameClient {
         let (incoming, continuation) = AsyncStream<[UInt8]>.makeStream()
         let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .channelInitializer { channel in
-                channel.pipeline.addHandler(Receiver(continuation))
+                channel.eventLoop.makeCompletedFuture {
+                    let pipeline = channel.pipeline.syncOperations
+                    if let tls {
+                        try pipeline.addHandler(NIOSSLClientHandler(context: tls, serverHostname: "localhost"))
+                    }
+                    try pipeline.addHandler(Receiver(continuation))
+                }
             }
             .connect(host: "127.0.0.1", port: port).get()
         let client = FrameClient(channel, incoming)

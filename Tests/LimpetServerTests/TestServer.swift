@@ -20,6 +20,8 @@ struct TestServer {
         var configuration = HTTP2ServerConfiguration()
         configuration.port = 0
         configuration.threads = 1
+        // No warning of a machine whose limit of open files is low.
+        configuration.maxConnections = 500
         configure(&configuration)
         let log = InMemoryLogHandler()
         let logger = Logger(label: "test") { _ in log }

@@ -29,17 +29,12 @@ struct UnixSocketFile: Sendable {
             let channel = try await ClientBootstrap(group: eventLoop).connect(unixDomainSocketPath: path).get()
             try await channel.close().get()
         } catch let error as IOError where error.errnoCode == ECONNREFUSED {
-            try remove()
+            guard unlink(path) == 0 || errno == ENOENT else { throw IOError(errnoCode: errno, reason: "unlink") }
             return
         } catch let error as IOError where error.errnoCode == ENOENT {
             // Removed by whom it belonged to.
             return
         }
         throw address.error(.addressInUse, "another process listens on it")
-    }
-
-    /// Removes the file. Gone already is well.
-    func remove() throws {
-        guard unlink(path) == 0 || errno == ENOENT else { throw IOError(errnoCode: errno, reason: "unlink") }
     }
 }

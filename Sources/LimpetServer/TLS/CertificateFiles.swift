@@ -81,8 +81,9 @@ struct CertificateFiles: Sendable, Hashable {
 
     private static func contents(of path: String, _ key: String) throws(ServerError) -> [UInt8] {
         func failure(_ reason: String) -> ServerError {
-            let error = IOError(errnoCode: errno, reason: "\(reason) \(path)")
-            return ServerError(.unusableCertificate, "\(key): cannot \(error)")
+            // A static text of the system for every number.
+            let error = String(cString: strerror(errno))
+            return ServerError(.unusableCertificate, "\(key): cannot \(reason) \(path): \(error)")
         }
         let file = open(path, O_RDONLY | O_CLOEXEC)
         guard file >= 0 else { throw failure("open") }
