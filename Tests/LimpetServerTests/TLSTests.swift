@@ -32,6 +32,16 @@ import Testing
         }
     }
 
+    @Test func `tells the same to a client that negotiates h2 and speaks HTTP/1`() async throws {
+        try await TestServer.runWithTLS { server, certificate in
+            let client = try await FrameClient.connect(server.port, handshake: false, tls: certificate.client())
+            try await client.send(bytes: Array("GET / HTTP/1.1\r\nhost: test\r\n\r\n".utf8))
+            let answer = await client.rest()
+            #expect(answer.hasPrefix("HTTP/1.1 505 HTTP Version Not Supported\r\n"))
+            #expect(answer.hasSuffix("HTTP/2 only, negotiated as h2 in ALPN: try curl --http2.\n"))
+        }
+    }
+
     // RFC 9113, section 3.3: implementations that support HTTP/2 over TLS must use protocol negotiation.
     @Test(arguments: [[], ["http/1.1"], ["h2c"]])
     func `serves nobody HTTP/2 who has not negotiated it`(protocols: [String]) async throws {

@@ -33,7 +33,7 @@ enum ClientPreface: Equatable {
     }
 
     /// 505 says what is wrong (RFC 9110, section 15.6.6): this major version of HTTP is not spoken here.
-    static func http1Answer(isAnswerToHead: Bool, advice: Advice = .priorKnowledge) -> ByteBuffer {
+    static func http1Answer(isAnswerToHead: Bool, advice: Advice) -> ByteBuffer {
         let text = "This server speaks HTTP/2 only, \(advice.rawValue).\n"
         let head = """
             HTTP/1.1 505 HTTP Version Not Supported\r

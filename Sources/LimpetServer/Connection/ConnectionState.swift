@@ -43,6 +43,12 @@ struct ConnectionState: ~Copyable {
     }
 
     private var phase = Phase.preface(received: ByteBuffer())
+    /// What a client is told that speaks HTTP/1.
+    private let advice: ClientPreface.Advice
+
+    init(advice: ClientPreface.Advice = .priorKnowledge) {
+        self.advice = advice
+    }
 
     /// Whether the session may still be read from and written to.
     var isServing: Bool {
@@ -82,7 +88,7 @@ struct ConnectionState: ~Copyable {
                 return .wait
             case .http1(let isHead):
                 phase = .refused
-                return .refuse(ClientPreface.http1Answer(isAnswerToHead: isHead))
+                return .refuse(ClientPreface.http1Answer(isAnswerToHead: isHead, advice: advice))
             case .other:
                 phase = .refused
                 return .refuse(nil)

@@ -14,7 +14,7 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
     let server: ServerContext
     let loop: LoopContext
     var session: NGHTTP2Session
-    var state = ConnectionState()
+    var state: ConnectionState
     var streams: StreamTable
     var unread: UnreadBodies
     private var timeouts: ConnectionTimeouts
@@ -27,9 +27,11 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
     /// Bytes that were given to the channel.
     private var bytesWritten = 0
 
-    init(server: ServerContext, loop: LoopContext) throws {
+    /// - Parameter advice: what a client is told that speaks HTTP/1.
+    init(server: ServerContext, loop: LoopContext, advice: ClientPreface.Advice = .priorKnowledge) throws {
         self.server = server
         self.loop = loop
+        state = ConnectionState(advice: advice)
         session = try NGHTTP2Session(limits: server.limits)
         streams = StreamTable(limits: server.limits)
         unread = UnreadBodies(limits: server.limits)

@@ -67,7 +67,7 @@ final class TLSHandshakeHandler: ChannelInboundHandler, RemovableChannelHandler 
 
     private func serve(_ context: ChannelHandlerContext) {
         do {
-            let connection = try HTTP2ConnectionHandler(server: server, loop: loop)
+            let connection = try HTTP2ConnectionHandler(server: server, loop: loop, advice: .negotiate)
             try context.pipeline.syncOperations.addHandler(connection, position: .after(self))
         } catch {
             return context.fireErrorCaught(error)
