@@ -87,6 +87,29 @@ import Testing
     }
 }
 
+@Suite struct `What a server says when it cannot listen` {
+    @Test(arguments: [
+        (EADDRINUSE, ServerError.Code.addressInUse, "the port is in use"),
+        (EACCES, .permissionDenied, "no permission for this port"),
+        (EADDRNOTAVAIL, .addressUnavailable, "not an address of this machine"),
+    ])
+    func `on a port`(errno: Int32, code: ServerError.Code, reason: String) {
+        let address = ListenAddress.tcp(host: "::1", port: 80)
+        let error = address.error(IOError(errnoCode: errno, reason: "bind"))
+        #expect(error == ServerError(code, "cannot listen on [::1]:80: \(reason)"))
+    }
+
+    @Test(arguments: [
+        (EACCES, ServerError.Code.permissionDenied, "no permission to make this file"),
+        (EROFS, .permissionDenied, "no permission to make this file"),
+        (ENOENT, .addressUnavailable, "there is no such directory"),
+    ])
+    func `on a Unix socket`(errno: Int32, code: ServerError.Code, reason: String) {
+        let error = ListenAddress.unix(path: "/a/b").error(IOError(errnoCode: errno, reason: "bind"))
+        #expect(error == ServerError(code, "cannot listen on unix:/a/b: \(reason)"))
+    }
+}
+
 @Suite(.timeLimit(.minutes(1))) struct `The number of connections` {
     @Test func `is bounded: more are closed at once`() async throws {
         try await TestServer.run(configure: { $0.maxConnections = 2 }) { _ in

@@ -151,6 +151,14 @@ import Testing
         }
     }
 
+    @Test func `serves h2load`() async throws {
+        try await TestServer.runWithTLS { server, _ in
+            let load = try await runTool(
+                "h2load", ["-n2000", "-c8", "-m50", "-t1", "https://localhost:\(server.port)/"])
+            #expect(load.output.contains("2000 succeeded, 0 failed, 0 errored"), "\(load.output)\(load.errors)")
+        }
+    }
+
     @Test func `echoes a body of 1 MiB`() async throws {
         let body = Data((0..<1 << 20).map { UInt8(truncatingIfNeeded: $0 &* 31 >> 5) })
         try await TestServer.runWithTLS { request in

@@ -89,7 +89,8 @@ struct ServerLimits: Sendable {
     var maxConnectionAge = TimeAmount.hours(1)
 
     /// How long a client over TLS may take to shake hands, and one that did not negotiate HTTP/2 to send its request. A
-    /// handshake takes two round trips and, on a phone, some computing; Go's `net/http` and nginx grant 10 and 60 s.
+    /// handshake takes two round trips and some computing; Go's HTTP client grants 10 s, nginx's
+    /// `ssl_handshake_timeout` 60 s.
     var tlsHandshakeTimeout = TimeAmount.seconds(10)
 
     /// How long a connection that is closed waits for the client's `close_notify`: a round trip to the other side of the

@@ -40,8 +40,8 @@ final class TLSHandshakeHandler: ChannelInboundHandler, RemovableChannelHandler 
         switch event {
         case TLSUserEvent.handshakeCompleted(let negotiated):
             if negotiation.completed(negotiated: negotiated) { serve(context) }
-        case is ChannelShouldQuiesceEvent:
-            end(context, "the server stops")
+        case is ChannelShouldQuiesceEvent where end(context, "the server stops"):
+            break
         default:
             context.fireUserInboundEventTriggered(event)
         }
@@ -70,14 +70,17 @@ final class TLSHandshakeHandler: ChannelInboundHandler, RemovableChannelHandler 
             let connection = try HTTP2ConnectionHandler(server: server, loop: loop, advice: .negotiate)
             try context.pipeline.syncOperations.addHandler(connection, position: .after(self))
         } catch {
-            return context.fireErrorCaught(error)
+            return errorCaught(context: context, error: error)
         }
         context.pipeline.syncOperations.removeHandler(context: context, promise: nil)
     }
 
-    private func end(_ context: ChannelHandlerContext, _ reason: String) {
-        guard negotiation.giveUp() else { return }
+    /// - Returns: whether the connection was not HTTP/2 yet, and is closed.
+    @discardableResult
+    private func end(_ context: ChannelHandlerContext, _ reason: String) -> Bool {
+        guard negotiation.giveUp() else { return false }
         server.logger.debug("TLS connection ended by the server", metadata: ["reason": "\(reason)"])
         context.close(promise: nil)
+        return true
     }
 }
