@@ -121,7 +121,10 @@ public final class HTTP2Server: Service {
                     guard let loop = loops[ObjectIdentifier(channel.eventLoop)]?.value else {
                         preconditionFailure("connections are served by the group's own loops")
                     }
-                    try gate.admit(channel)
+                    guard gate.admit(channel) else {
+                        loop.counts.hit(.connections)
+                        throw ConnectionGate.TooManyConnections()
+                    }
                     try Self.keepFromChildren(channel)
                     let pipeline = channel.pipeline.syncOperations
                     if let tls {

@@ -157,7 +157,6 @@ import Testing
         #expect(admission.admit(now: now + .seconds(59)) == .refused)
         #expect(admission.admit(now: now + .seconds(60)) == .refusedWithWarning)
         #expect(admission.open == 2)
-        #expect(admission.refused == 3)
         admission.leave()
         #expect(admission.admit(now: now + .seconds(61)) == .admitted)
         #expect(admission.admit(now: now + .seconds(61)) == .refused)

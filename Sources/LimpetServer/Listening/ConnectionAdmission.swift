@@ -1,6 +1,6 @@
 import NIOCore
 
-/// How many connections there may be, and how many were turned away.
+/// How many connections there may be.
 struct ConnectionAdmission: Sendable {
     enum Answer: Sendable, Equatable {
         case admitted
@@ -17,8 +17,6 @@ struct ConnectionAdmission: Sendable {
     let limit: Int
     /// Connections that are open.
     private(set) var open = 0
-    /// Connections that were closed because there were too many.
-    private(set) var refused = 0
     private var nextWarning = NIODeadline.uptimeNanoseconds(0)
 
     init(limit: Int) {
@@ -31,7 +29,6 @@ struct ConnectionAdmission: Sendable {
             open += 1
             return .admitted
         }
-        refused += 1
         guard now >= nextWarning else { return .refused }
         nextWarning = now + Self.warningInterval
         return .refusedWithWarning

@@ -4,6 +4,7 @@ import NIOCore
 
 /// Counts the connections of a server in and out.
 final class ConnectionGate: Sendable {
+    /// Why a connection is not set up: SwiftNIO closes it.
     struct TooManyConnections: Error {}
 
     private let state: Locked<ConnectionAdmission>
@@ -14,18 +15,18 @@ final class ConnectionGate: Sendable {
         self.logger = logger
     }
 
-    /// - Throws: ``TooManyConnections``: SwiftNIO closes a connection that cannot be set up.
-    func admit(_ channel: any Channel) throws {
+    /// - Returns: whether there is room for a connection.
+    func admit(_ channel: any Channel) -> Bool {
         let (answer, limit) = state.withLock { ($0.admit(now: .now()), $0.limit) }
         switch answer {
         case .admitted:
             channel.closeFuture.whenComplete { _ in self.state.withLock { $0.leave() } }
-            return
+            return true
         case .refused:
-            break
+            return false
         case .refusedWithWarning:
             logger.warning("connections are refused: there are too many", metadata: ["limit": "\(limit)"])
+            return false
         }
-        throw TooManyConnections()
     }
 }

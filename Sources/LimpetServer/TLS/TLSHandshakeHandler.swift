@@ -25,7 +25,7 @@ final class TLSHandshakeHandler: ChannelInboundHandler, RemovableChannelHandler 
 
     func handlerAdded(context: ChannelHandlerContext) {
         deadline = context.eventLoop.assumeIsolated().scheduleTask(in: server.limits.tlsHandshakeTimeout) {
-            self.end(context, "no HTTP/2 was negotiated in time")
+            if self.end(context, "no HTTP/2 was negotiated in time") { self.loop.counts.hit(.handshakeTime) }
         }
         server.connections.add(context.channel, for: self)
     }
@@ -76,7 +76,6 @@ final class TLSHandshakeHandler: ChannelInboundHandler, RemovableChannelHandler 
     }
 
     /// - Returns: whether the connection was not HTTP/2 yet, and is closed.
-    @discardableResult
     private func end(_ context: ChannelHandlerContext, _ reason: String) -> Bool {
         guard negotiation.giveUp() else { return false }
         server.logger.debug("TLS connection ended by the server", metadata: ["reason": "\(reason)"])
