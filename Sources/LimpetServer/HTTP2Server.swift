@@ -1,8 +1,10 @@
 public import Logging
+import Metrics
 import NIOCore
 import NIOPosix
 import NIOSSL
 public import ServiceLifecycle
+import Tracing
 
 #if canImport(Glibc)
     import Glibc
@@ -25,6 +27,9 @@ public import ServiceLifecycle
 /// connection ends. An error that it throws is logged, and the client gets 500.
 ///
 /// A request's handler starts when the head has come, and reads the body as it comes.
+///
+/// The server counts with swift-metrics, under names that begin with `limpet_server_`, and runs handlers in spans of
+/// swift-distributed-tracing: bootstrap both before you make it.
 public final class HTTP2Server: Service {
     /// Answers a request.
     public typealias Handler = @Sendable (ServerRequest) async throws -> ServerResponse
@@ -40,15 +45,20 @@ public final class HTTP2Server: Service {
         configuration: HTTP2ServerConfiguration = HTTP2ServerConfiguration(), logger: Logger,
         handler: @escaping Handler
     ) throws {
-        try self.init(configuration: configuration, limits: ServerLimits(), logger: logger, handler: handler)
+        try self.init(
+            configuration: configuration, limits: ServerLimits(configuration), logger: logger, handler: handler)
     }
 
     init(
-        configuration: HTTP2ServerConfiguration, limits: ServerLimits, logger: Logger, handler: @escaping Handler
+        configuration: HTTP2ServerConfiguration, limits: ServerLimits, logger: Logger,
+        metrics: any MetricsFactory = MetricsSystem.factory, tracer: any Tracer = InstrumentationSystem.tracer,
+        handler: @escaping Handler
     ) throws {
         try configuration.check()
         self.configuration = configuration
-        context = ServerContext(handler: handler, limits: limits, logger: logger)
+        context = ServerContext(
+            handler: handler, limits: limits, logsAccess: configuration.accessLog, logger: logger, metrics: metrics,
+            tracer: tracer)
     }
 
     /// The port that the server listens on, 0 with a Unix socket; waits until it does.

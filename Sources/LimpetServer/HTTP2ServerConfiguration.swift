@@ -24,6 +24,20 @@ public struct HTTP2ServerConfiguration: ConfigurationSection, Hashable {
     /// Seconds that requests under way may take to finish after the server was told to stop. The default is a third of
     /// the 30 s after which Kubernetes kills.
     public var drainTimeoutSeconds = 10
+    /// Bytes that the body of a request may have; more is answered 413. The default is that of nginx's `client_max_body_size`.
+    public var maxRequestBodyBytes = 1_048_576
+    /// Bytes a second that a client has to move where the server waits for it: a body that a handler reads, over 10 s, and what
+    /// the server has to send, over 30 s. A body that is too slow is answered 408, a client that does not read is cut off.
+    /// The default is that of Kestrel's `MinRequestBodyDataRate`; 1 lets pass whatever moves at all, as handlers need it that
+    /// converse with the client over one request.
+    public var minBytesPerSecond = 240
+    /// Seconds after which a connection without requests is closed. The default is twice what balancers keep theirs for.
+    public var idleTimeoutSeconds = 120
+    /// Seconds after which a connection takes no more requests, and closes when those under way are done, so that
+    /// clients come back to where a balancer wants them; up to a tenth less, so that not all come back at once. 0: never.
+    public var maxConnectionAgeSeconds = 3600
+    /// One line in the log for each request, at level `info`, with the path and without the query.
+    public var accessLog = false
 
     static let host = ConfigurationKey("server.host", .text, "address or name to listen on")
     static let port = ConfigurationKey("server.port", .integer(0...65535), "TCP port; 0 for any free one")
@@ -40,9 +54,20 @@ public struct HTTP2ServerConfiguration: ConfigurationSection, Hashable {
         "server.drainTimeoutSeconds", .integer(0...86_400), "how long requests may take to finish when the server stops"
     )
 
+    static let maxRequestBodyBytes = ConfigurationKey(
+        "server.maxRequestBodyBytes", .integer(0...1 << 40), "bytes of a request's body; more is answered 413")
+    static let minBytesPerSecond = ConfigurationKey(
+        "server.minBytesPerSecond", .integer(1...1_000_000), "how fast a client has to send and to read")
+    static let idleTimeoutSeconds = ConfigurationKey(
+        "server.idleTimeoutSeconds", .integer(1...86_400), "how long a connection may be without requests")
+    static let maxConnectionAgeSeconds = ConfigurationKey(
+        "server.maxConnectionAgeSeconds", .integer(0...31_536_000), "how old a connection may get; 0: as old as it likes")
+    static let accessLog = ConfigurationKey("server.accessLog", .flag, "a line in the log for each request")
+
     /// Every key that the section reads.
     public static let keys = [
         host, port, unixSocket, certificateFile, privateKeyFile, threads, maxConnections, drainTimeoutSeconds,
+        maxRequestBodyBytes, minBytesPerSecond, idleTimeoutSeconds, maxConnectionAgeSeconds, accessLog,
     ]
 
     /// The defaults.
@@ -58,6 +83,11 @@ public struct HTTP2ServerConfiguration: ConfigurationSection, Hashable {
         threads = try await config.integer(Self.threads) ?? threads
         maxConnections = try await config.integer(Self.maxConnections) ?? maxConnections
         drainTimeoutSeconds = try await config.integer(Self.drainTimeoutSeconds) ?? drainTimeoutSeconds
+        maxRequestBodyBytes = try await config.integer(Self.maxRequestBodyBytes) ?? maxRequestBodyBytes
+        minBytesPerSecond = try await config.integer(Self.minBytesPerSecond) ?? minBytesPerSecond
+        idleTimeoutSeconds = try await config.integer(Self.idleTimeoutSeconds) ?? idleTimeoutSeconds
+        maxConnectionAgeSeconds = try await config.integer(Self.maxConnectionAgeSeconds) ?? maxConnectionAgeSeconds
+        accessLog = try await config.flag(Self.accessLog) ?? accessLog
         try check()
     }
 

@@ -1,5 +1,6 @@
 import Limpet
-import LimpetServer
+import NIOCore
+@testable import LimpetServer
 import Testing
 
 @Suite struct `The server's configuration` {
@@ -14,7 +15,9 @@ import Testing
         let variables = [
             "SERVER_HOST": "::1", "SERVER_PORT": "0", "SERVER_THREADS": "2", "SERVER_UNIX_SOCKET": "/run/a",
             "SERVER_CERTIFICATE_FILE": "a.pem", "SERVER_PRIVATE_KEY_FILE": "b.pem", "SERVER_MAX_CONNECTIONS": "7",
-            "SERVER_DRAIN_TIMEOUT_SECONDS": "0",
+            "SERVER_DRAIN_TIMEOUT_SECONDS": "0", "SERVER_MAX_REQUEST_BODY_BYTES": "9",
+            "SERVER_MIN_BYTES_PER_SECOND": "1",
+            "SERVER_IDLE_TIMEOUT_SECONDS": "3", "SERVER_MAX_CONNECTION_AGE_SECONDS": "0", "SERVER_ACCESS_LOG": "true",
         ]
         let section = try await ConfigurationFile.load(nil, environment: variables, HTTP2ServerConfiguration.self)
         #expect(section.host == "::1")
@@ -25,6 +28,12 @@ import Testing
         #expect(section.privateKeyFile == "b.pem")
         #expect(section.maxConnections == 7)
         #expect(section.drainTimeoutSeconds == 0)
+        #expect(section.accessLog)
+        let limits = ServerLimits(section)
+        #expect(limits.maxRequestBodyBytes == 9)
+        #expect(limits.minBytesPerSecond == 1)
+        #expect(limits.idleTimeout == .seconds(3))
+        #expect(limits.maxConnectionAge == .zero)
         #expect(HTTP2ServerConfiguration.keys.count == variables.count)
     }
 

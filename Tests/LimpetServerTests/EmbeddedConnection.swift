@@ -1,6 +1,8 @@
 import Logging
+import Metrics
 import NIOCore
 import NIOEmbedded
+import Tracing
 
 @testable import LimpetServer
 
@@ -15,7 +17,9 @@ struct EmbeddedConnection {
 
     init(limits: ServerLimits = ServerLimits(), handler: @escaping HTTP2Server.Handler) throws {
         channel = EmbeddedChannel()
-        let server = ServerContext(handler: handler, limits: limits, logger: Logger(label: "test"))
+        let server = ServerContext(
+            handler: handler, limits: limits, logsAccess: false, logger: Logger(label: "test"),
+            metrics: NOOPMetricsHandler.instance, tracer: NoOpTracer())
         let loop = LoopContext(channel.eventLoop, server: server)
         try channel.pipeline.syncOperations.addHandler(HTTP2ConnectionHandler(server: server, loop: loop))
         try channel.connect(to: SocketAddress(unixDomainSocketPath: "test")).wait()

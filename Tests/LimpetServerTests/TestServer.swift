@@ -1,7 +1,9 @@
 import Foundation
 import InMemoryLogging
 import Logging
+import Metrics
 import ServiceLifecycle
+import Tracing
 
 @testable import LimpetServer
 
@@ -14,6 +16,7 @@ struct TestServer {
     /// Runs a server; stops it gracefully when the test's body returns.
     static func run<Result: Sendable>(
         limits: ServerLimits = ServerLimits(), configure: (inout HTTP2ServerConfiguration) -> Void = { _ in },
+        metrics: any MetricsFactory = NOOPMetricsHandler.instance, tracer: any Tracer = NoOpTracer(),
         handler: @escaping HTTP2Server.Handler,
         during body: (TestServer) async throws -> Result
     ) async throws -> Result {
@@ -25,7 +28,9 @@ struct TestServer {
         configure(&configuration)
         let log = InMemoryLogHandler()
         let logger = Logger(label: "test") { _ in log }
-        let server = try HTTP2Server(configuration: configuration, limits: limits, logger: logger, handler: handler)
+        let server = try HTTP2Server(
+            configuration: configuration, limits: limits, logger: logger, metrics: metrics, tracer: tracer,
+            handler: handler)
         let group = ServiceGroup(services: [server], logger: Logger(label: "group") { _ in log })
         return try await withThrowingTaskGroup(of: Void.self) { tasks in
             tasks.addTask { try await group.run() }

@@ -31,7 +31,8 @@ struct ConnectionTimeouts: ~Copyable {
     private var idleSince: NIODeadline
     private var output = TransferPace()
 
-    /// - Parameter spread: from 0 to 1, another for each connection: see ``ServerLimits/maxConnectionAge``.
+    /// - Parameter spread: from 0 to 1, another for each connection: see
+    ///   ``HTTP2ServerConfiguration/maxConnectionAgeSeconds``.
     init(limits: ServerLimits, opened: NIODeadline, spread: Double) {
         self.limits = limits
         self.opened = opened

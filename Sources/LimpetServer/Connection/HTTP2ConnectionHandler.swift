@@ -26,6 +26,8 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
     private var isFlushScheduled = false
     /// Bytes that were given to the channel.
     private var bytesWritten = 0
+    /// The open streams that were counted at the last tick.
+    private var countedStreams = 0
 
     /// - Parameter advice: what a client is told that speaks HTTP/1.
     init(server: ServerContext, loop: LoopContext, advice: ClientPreface.Advice = .priorKnowledge) throws {
@@ -73,6 +75,7 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
 
     func channelInactive(context: ChannelHandlerContext) {
         _ = state.close()
+        loop.counts.streams -= countedStreams
         loop.remove(self)
         for stream in streams.closeAll() { stream.close() }
         self.context = nil
@@ -169,6 +172,8 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
     /// Looks at what the client has not done in time. Called once a ``ServerLimits/tick``.
     func tick() {
         guard let context, state.isOpen else { return }
+        loop.counts.streams += session.openStreams - countedStreams
+        countedStreams = session.openStreams
         let buffered = bufferedBytes(context.channel)
         let moment = ConnectionTimeouts.Moment(
             now: loop.now, isGreeted: session.isGreeted, headerListBegan: session.headerListBegan,

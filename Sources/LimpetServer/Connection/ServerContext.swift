@@ -14,8 +14,8 @@ struct ServerContext: Sendable {
     let connections = OpenConnections()
 
     init(
-        handler: @escaping HTTP2Server.Handler, limits: ServerLimits, logsAccess: Bool = false, logger: Logger,
-        metrics: any MetricsFactory = MetricsSystem.factory, tracer: any Tracer = InstrumentationSystem.tracer
+        handler: @escaping HTTP2Server.Handler, limits: ServerLimits, logsAccess: Bool, logger: Logger,
+        metrics: any MetricsFactory, tracer: any Tracer
     ) {
         self.handler = tracer is NoOpTracer ? handler : traced(handler, by: tracer)
         self.limits = limits

@@ -2,6 +2,14 @@ import NIOCore
 
 /// What the server grants a client, and how long it waits. Each limit with its reason.
 struct ServerLimits: Sendable {
+    /// The limits that the configuration has a say in as it says, the others at their defaults.
+    init(_ configuration: HTTP2ServerConfiguration = HTTP2ServerConfiguration()) {
+        maxRequestBodyBytes = configuration.maxRequestBodyBytes
+        minBytesPerSecond = configuration.minBytesPerSecond
+        idleTimeout = .seconds(Int64(configuration.idleTimeoutSeconds))
+        maxConnectionAge = .seconds(Int64(configuration.maxConnectionAgeSeconds))
+    }
+
     /// Streams that a client may have open at once, announced in SETTINGS. RFC 9113, section 6.5.2, recommends no less
     /// than 100, so as not to limit parallelism.
     var maxConcurrentStreams = 100
@@ -22,8 +30,8 @@ struct ServerLimits: Sendable {
     /// decode to 565 MB.
     var maxDecodedHeaderBytes = 64 * 1024
 
-    /// Bytes of a request's body; more is answered 413. nginx's `client_max_body_size` is 1 MiB.
-    var maxRequestBodyBytes = 1024 * 1024
+    /// See ``HTTP2ServerConfiguration/maxRequestBodyBytes``.
+    var maxRequestBodyBytes: Int
 
     /// Bytes of bodies that a connection may send ahead of its handlers before its window stays shut. Well above a few
     /// streams' windows: a body that is not read yet, because its request waits for its session, must not hold up the
@@ -68,9 +76,8 @@ struct ServerLimits: Sendable {
     /// grants 20 s at the least.
     var headerTimeout = TimeAmount.seconds(10)
 
-    /// Bytes a second that a client has to move where the server waits for it: the body that a handler reads, and what
-    /// the server has to send. Kestrel's `MinRequestBodyDataRate` and `MinResponseDataRate` are 240.
-    var minBytesPerSecond = 240
+    /// See ``HTTP2ServerConfiguration/minBytesPerSecond``.
+    var minBytesPerSecond: Int
 
     /// The interval over which the bytes of a request's body are counted: short enough to end a slow one, long enough for a
     /// lost packet or three.
@@ -80,13 +87,11 @@ struct ServerLimits: Sendable {
     /// are shut or opened byte by byte), for each stream and for the connection.
     var writeTimeout = TimeAmount.seconds(30)
 
-    /// How long a connection may be without streams. nginx's `keepalive_timeout` is 75 s, and balancers keep theirs for a
-    /// minute or so.
-    var idleTimeout = TimeAmount.seconds(120)
+    /// See ``HTTP2ServerConfiguration/idleTimeoutSeconds``.
+    var idleTimeout: TimeAmount
 
-    /// How old a connection may get before it is drained, so that clients come back to where a balancer wants them; up to
-    /// a tenth less for each connection, so that not all come back at once.
-    var maxConnectionAge = TimeAmount.hours(1)
+    /// See ``HTTP2ServerConfiguration/maxConnectionAgeSeconds``.
+    var maxConnectionAge: TimeAmount
 
     /// How long a client over TLS may take to shake hands, and one that did not negotiate HTTP/2 to send its request. A
     /// handshake takes two round trips and some computing; Go's HTTP client grants 10 s, nginx's

@@ -49,8 +49,8 @@ final class ServerMetrics: Sendable {
     func take(_ counts: inout ServerCounts) {
         let new = counts
         counts = ServerCounts()
-        if new.connections != 0 { connections.increment(by: Double(new.connections)) }
-        if new.streams != 0 { streams.increment(by: Double(new.streams)) }
+        move(connections, by: new.connections)
+        move(streams, by: new.streams)
         add(new.accepted, to: accepted)
         for (counter, count) in zip(requests, new.requests) { add(count, to: counter) }
         add(new.receivedBytes, to: receivedBytes)
@@ -58,6 +58,12 @@ final class ServerMetrics: Sendable {
         add(new.resetsByClient, to: resetsByClient)
         add(new.resetsByServer, to: resetsByServer)
         for (limit, count) in new.limitHits { add(count, to: counter(limit)) }
+    }
+
+    /// A meter takes no negative numbers.
+    private func move(_ meter: Meter, by change: Int) {
+        if change > 0 { meter.increment(by: Double(change)) }
+        if change < 0 { meter.decrement(by: Double(-change)) }
     }
 
     private func add(_ count: Int, to counter: Counter) {
