@@ -43,7 +43,7 @@ public struct ServerRequest: Sendable {
     /// `fields[.cookie]`.
     public var fields: HTTPFields { head.headerFields }
 
-    /// The path without the query, as it was sent: percent-encoding is not undone. Empty for `CONNECT`.
+    /// The path without the query, as it was sent: percent-encoding is not undone.
     public var path: String {
         guard let target = head.path else { return "" }
         guard let mark = target.utf8.firstIndex(of: UInt8(ascii: "?")) else { return target }

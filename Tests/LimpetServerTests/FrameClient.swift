@@ -4,8 +4,20 @@ import NIOSSL
 
 /// A frame as it is on the wire (RFC 9113, section 4.1).
 struct Frame: Sendable, Equatable {
-    enum Kind: UInt8, Sendable {
-        case data, headers, priority, resetStream, settings, pushPromise, ping, goAway, windowUpdate, continuation
+    /// The type of a frame, one that nobody has defined included.
+    struct Kind: RawRepresentable, Hashable, Sendable {
+        static let data = Kind(rawValue: 0)
+        static let headers = Kind(rawValue: 1)
+        static let priority = Kind(rawValue: 2)
+        static let resetStream = Kind(rawValue: 3)
+        static let settings = Kind(rawValue: 4)
+        static let pushPromise = Kind(rawValue: 5)
+        static let ping = Kind(rawValue: 6)
+        static let goAway = Kind(rawValue: 7)
+        static let windowUpdate = Kind(rawValue: 8)
+        static let continuation = Kind(rawValue: 9)
+
+        let rawValue: UInt8
     }
 
     static let endStream: UInt8 = 0x1
@@ -60,10 +72,10 @@ extension Frame {
     init?(takingFrom received: inout [UInt8]) {
         guard received.count >= 9 else { return nil }
         let length = received[..<3].reduce(0) { $0 << 8 | Int($1) }
-        guard received.count >= 9 + length, let kind = Frame.Kind(rawValue: received[3]) else { return nil }
+        guard received.count >= 9 + length else { return nil }
         self.init(
-            kind: kind, flags: received[4], stream: received[5..<9].reduce(0) { $0 << 8 | UInt32($1) },
-            payload: Array(received[9..<9 + length]))
+            kind: Kind(rawValue: received[3]), flags: received[4],
+            stream: received[5..<9].reduce(0) { $0 << 8 | UInt32($1) }, payload: Array(received[9..<9 + length]))
         received.removeFirst(9 + length)
     }
 
@@ -95,8 +107,11 @@ extension Frame {
     }
 
     /// A string literal (RFC 7541, section 5.2).
-    private static func literal(_ text: String) -> [UInt8] {
-        let bytes = Array(text.utf8)
+    static func literal(_ text: String) -> [UInt8] {
+        literal(Array(text.utf8))
+    }
+
+    static func literal(_ bytes: [UInt8]) -> [UInt8] {
         guard bytes.count >= 127 else { return [UInt8(bytes.count)] + bytes }
         var length: [UInt8] = [127]
         var rest = bytes.count - 127

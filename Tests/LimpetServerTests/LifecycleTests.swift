@@ -198,19 +198,18 @@ import Testing
 
     /// Whether this is a connected socket whose own end has this port.
     private func isAccepted(_ socket: Int32, port: Int) -> Bool {
-        var (own, peer) = (sockaddr_in(), sockaddr_in())
-        var (ownLength, peerLength) = (
-            socklen_t(MemoryLayout<sockaddr_in>.size), socklen_t(MemoryLayout<sockaddr_in>.size)
-        )
-        // Each call writes at most as many bytes as the address behind it has.
-        let isConnected = withUnsafeMutablePointer(to: &own) { own in
-            withUnsafeMutablePointer(to: &peer) { peer in
-                own.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(socket, $0, &ownLength) } == 0
-                    && peer.withMemoryRebound(to: sockaddr.self, capacity: 1) { getpeername(socket, $0, &peerLength) }
-                        == 0
+        // Room for an address of any family. It begins with the family; an IPv4 one goes on with the port, big-endian.
+        var own = [UInt16](repeating: 0, count: 64)
+        var peer = own
+        var (ownLength, peerLength) = (socklen_t(128), socklen_t(128))
+        // Each call writes at most as many bytes as the array behind it has.
+        let isConnected = own.withUnsafeMutableBytes { own in
+            peer.withUnsafeMutableBytes { peer in
+                getsockname(socket, own.baseAddress?.assumingMemoryBound(to: sockaddr.self), &ownLength) == 0
+                    && getpeername(socket, peer.baseAddress?.assumingMemoryBound(to: sockaddr.self), &peerLength) == 0
             }
         }
-        return isConnected && own.sin_family == AF_INET && Int(in_port_t(bigEndian: own.sin_port)) == port
+        return isConnected && own[0] == UInt16(AF_INET) && Int(UInt16(bigEndian: own[1])) == port
     }
 
     @Test func `ends the wait for its port when the waiter is cancelled`() async throws {

@@ -7,6 +7,8 @@ import _NIOFileSystem
 extension HTTP2ConnectionHandler {
     private static let bodyTooLarge = ServerResponse.text("The body is too large.\n", status: .contentTooLarge)
     private static let bodyTooSlow = ServerResponse.text("The body comes too slowly.\n", status: .requestTimeout)
+    /// RFC 9110, section 9.3.6: success would turn the stream into a tunnel.
+    static let noTunnel = ServerResponse.text("This server is no proxy.\n", status: .notImplemented)
     private static let unmetExpectation = ServerResponse.text(
         "The server knows no expectation but 100-continue.\n", status: .expectationFailed)
     fileprivate static let notFound = ServerResponse.text("Not found.\n", status: .notFound)

@@ -111,6 +111,8 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
 
     private func handle(_ event: HTTP2Event) throws(NGHTTP2Error) {
         switch event {
+        case .request(let id, let head, _) where head.method == .connect:
+            try respond(Self.noTunnel, to: id, isAnswerToHead: false)
         case .request(let id, let head, let isComplete):
             if isComplete {
                 try start(StreamTable.Request(id: id, head: head, body: nil))

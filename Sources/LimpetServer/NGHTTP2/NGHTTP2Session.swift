@@ -364,11 +364,12 @@ private func onInvalidFrame(
 }
 
 private func onFrameReceived(
-    _: OpaquePointer?, frame: UnsafePointer<nghttp2_frame>?, userData: UnsafeMutableRawPointer?
+    session: OpaquePointer?, frame: UnsafePointer<nghttp2_frame>?, userData: UnsafeMutableRawPointer?
 ) -> Int32 {
     let header = FrameHeader(frame)
     let canBe = record(userData).pointee.received(header, isRequest: header.kind == .headers && isRequest(frame))
-    return canBe ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE.rawValue
+    guard !canBe else { return 0 }
+    return nghttp2_submit_rst_stream(session, noFlags, header.stream, HTTP2ErrorCode.protocolError.rawValue)
 }
 
 private func onDataReceived(

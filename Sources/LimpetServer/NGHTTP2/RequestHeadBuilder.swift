@@ -1,6 +1,8 @@
 import HTTPTypes
 
-/// Collects the header fields of the one header list that a connection can be receiving.
+/// Collects the header fields of the one header list that a connection can be receiving, and checks what the library
+/// leaves open: it refuses illegal characters, pseudo-header fields that are missing, twice or out of place, and the
+/// fields of an HTTP/1 connection; it does not know what an authority is.
 struct RequestHeadBuilder {
     enum Outcome {
         case proceed
@@ -62,6 +64,7 @@ struct RequestHeadBuilder {
         }
         if name.first == UInt8(ascii: ":") { return addPseudoField(name, value) }
         guard keepsFields else { return .proceed }
+        if name.count == 4, name.elementsEqual("host".utf8), !isHostValid(value) { return .malformed }
         guard let name = HTTPField.Name(parsed: String(decoding: name, as: UTF8.self)) else { return .malformed }
         // As text where it is one, which costs less than half; a value may have any bytes above 0x7f.
         var field =
@@ -85,15 +88,39 @@ struct RequestHeadBuilder {
             method = HTTPRequest.Method(text)
             return method == nil ? .malformed : .proceed
         case UInt8(ascii: "s"): scheme = text
-        case UInt8(ascii: "a"): authority = text
-        default: path = text
+        case UInt8(ascii: "a"):
+            guard Authority(value) != nil else { return .malformed }
+            authority = text
+        default:
+            // A fragment is no part of it (RFC 9113, section 8.3.1, by the grammar of RFC 3986, section 3.3).
+            guard value.first == UInt8(ascii: "/") || text == "*", !value.contains(UInt8(ascii: "#")) else {
+                return .malformed
+            }
+            path = text
         }
         return .proceed
     }
 
-    /// The list is complete: the request's head and method.
+    /// RFC 9113, section 8.3.1: `host` must name what `:authority` names, if that is there. Pseudo-header fields come
+    /// before all others.
+    private func isHostValid(_ value: UnsafeBufferPointer<UInt8>) -> Bool {
+        guard Authority(value) != nil else { return false }
+        guard let authority else { return true }
+        return Authority.areEqual(authority, String(decoding: value, as: UTF8.self), scheme: scheme)
+    }
+
+    /// The list is complete.
+    ///
+    /// - Returns: the request's head; `nil` if it is malformed.
     mutating func finish() -> HTTPRequest? {
         guard let method else { return nil }
+        if let path {
+            // Whatever the scheme: only OPTIONS asks for a whole server.
+            guard path != "*" || method == .options else { return nil }
+        } else {
+            // CONNECT, as the library has checked: to a host and a port (RFC 9113, section 8.5).
+            guard let authority, let port = Authority(Array(authority.utf8))?.port, port > 0 else { return nil }
+        }
         return HTTPRequest(
             method: method, scheme: scheme, authority: authority, path: path, headerFields: fields)
     }

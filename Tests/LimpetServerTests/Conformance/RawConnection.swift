@@ -1,0 +1,227 @@
+import HTTPTypes
+import Logging
+import NIOCore
+import NIOEmbedded
+import Testing
+
+@testable import LimpetServer
+
+/// An error code as it is on the wire (RFC 9113, section 7).
+enum WireCode: UInt32 {
+    case noError, protocolError, internalError, flowControlError, settingsTimeout, streamClosed, frameSizeError
+    case refusedStream, cancel, compressionError, connectError, enhanceYourCalm, inadequateSecurity, http11Required
+}
+
+/// What a server has made of the frames that it was sent.
+enum Reaction: Equatable {
+    /// Nothing was sent, and the connection still serves.
+    case nothing
+    /// A response, whole or in part.
+    case response(UInt32, status: Int?)
+    /// RST_STREAM; the connection still serves.
+    case streamError(UInt32, WireCode?)
+    /// GOAWAY, and the connection is closed.
+    case connectionError(WireCode?)
+    /// The connection is closed without GOAWAY.
+    case closed
+    /// Anything else.
+    case other([Frame])
+}
+
+/// A connection of the server without a socket and without a clock: bytes in, frames out, at once. What a server does
+/// not send can be seen as well as what it does.
+final class RawConnection {
+    private let channel = EmbeddedChannel()
+    private var unread: [UInt8] = []
+    private var pings: UInt8 = 0
+
+    /// - Parameters:
+    ///   - handshake: sends the preface with empty SETTINGS, acknowledges the server's, and drops what the server sent.
+    init(
+        limits: ServerLimits = ServerLimits(), handshake: Bool = true,
+        handler: @escaping HTTP2Server.Handler = answerWhenComplete
+    ) throws {
+        let server = ServerContext(handler: handler, limits: limits, logger: Logger(label: "test"))
+        let loop = LoopContext(channel.eventLoop, server: server)
+        try channel.pipeline.syncOperations.addHandler(HTTP2ConnectionHandler(server: server, loop: loop))
+        try channel.connect(to: SocketAddress(unixDomainSocketPath: "test")).wait()
+        guard handshake else { return }
+        try send(bytes: FrameClient.preface)
+        try send(.emptySettings, Frame(kind: .settings, flags: Frame.acknowledgement))
+        _ = try take()
+    }
+
+    /// Closes the connection as a client does that goes away.
+    func finish() throws {
+        _ = try channel.finish(acceptAlreadyClosed: true)
+    }
+
+    var isClosed: Bool { !channel.isActive }
+
+    /// Sends frames in one piece.
+    func send(_ frames: Frame...) throws {
+        try send(frames)
+    }
+
+    func send(_ frames: [Frame]) throws {
+        var buffer = ByteBuffer()
+        for frame in frames { frame.write(to: &buffer) }
+        try send(buffer)
+    }
+
+    func send(bytes: [UInt8]) throws {
+        try send(ByteBuffer(bytes: bytes))
+    }
+
+    private func send(_ buffer: ByteBuffer) throws {
+        guard channel.isActive else { return }
+        try channel.writeInbound(buffer)
+        channel.embeddedEventLoop.run()
+    }
+
+    /// Lets the server's timers run.
+    func advance(_ time: TimeAmount) {
+        channel.embeddedEventLoop.advanceTime(by: time)
+    }
+
+    /// The frames that the server has sent since the last call.
+    func take() throws -> [Frame] {
+        while let buffer = try channel.readOutbound(as: ByteBuffer.self) { unread += buffer.readableBytesView }
+        var frames: [Frame] = []
+        var rest = unread[...]
+        while rest.count >= 9 {
+            let header = Array(rest.prefix(9))
+            let length = header[..<3].reduce(0) { $0 << 8 | Int($1) }
+            guard rest.count >= 9 + length else { break }
+            frames.append(
+                Frame(
+                    kind: .init(rawValue: header[3]), flags: header[4],
+                    stream: header[5...].reduce(0) { $0 << 8 | UInt32($1) },
+                    payload: Array(rest.dropFirst(9).prefix(length))))
+            rest = rest.dropFirst(9 + length)
+        }
+        unread = Array(rest)
+        return frames
+    }
+
+    /// What the server has made of everything since the last ``take()``. WINDOW_UPDATE frames are left out.
+    func reaction() throws -> Reaction {
+        let frames = try take().filter { $0.kind != .windowUpdate }
+        if isClosed {
+            guard let last = frames.last, last.kind == .goAway else { return .closed }
+            return .connectionError(WireCode(rawValue: last.number(at: 4)))
+        }
+        guard try isServing() else { return .other(frames) }
+        switch frames.first {
+        case nil: return .nothing
+        case let frame? where frame.kind == .resetStream && frames.count == 1:
+            return .streamError(frame.stream, WireCode(rawValue: frame.number(at: 0)))
+        case let frame? where frame.kind == .headers && frames.dropFirst().allSatisfy({ $0.kind == .data }):
+            return .response(frame.stream, status: frame.status)
+        default: return .other(frames)
+        }
+    }
+
+    /// Whether a PING comes back.
+    private func isServing() throws -> Bool {
+        pings += 1
+        let payload = [UInt8](repeating: pings, count: 8)
+        try send(Frame(kind: .ping, payload: payload))
+        return try take().contains(Frame(kind: .ping, flags: Frame.acknowledgement, payload: payload))
+    }
+}
+
+/// Sends frames on a connection of its own, and tells what the server has made of all of them together.
+func reaction(
+    to frames: Frame..., limits: ServerLimits = ServerLimits(),
+    handler: @escaping HTTP2Server.Handler = answerWhenComplete
+) throws -> Reaction {
+    let connection = try RawConnection(limits: limits, handler: handler)
+    try connection.send(frames)
+    let reaction = try connection.reaction()
+    try connection.finish()
+    return reaction
+}
+
+extension Frame {
+    static let padded: UInt8 = 0x8
+    static let priority: UInt8 = 0x20
+
+    /// A header block of one's own making, whole.
+    static func block(_ stream: UInt32, _ bytes: [UInt8], flags: UInt8 = endHeaders | endStream) -> Frame {
+        Frame(kind: .headers, flags: flags, stream: stream, payload: bytes)
+    }
+
+    static func continuation(_ stream: UInt32, _ bytes: [UInt8], isLast: Bool = true) -> Frame {
+        Frame(kind: .continuation, flags: isLast ? endHeaders : 0, stream: stream, payload: bytes)
+    }
+
+    static func windowUpdate(_ stream: UInt32, _ increment: UInt32) -> Frame {
+        Frame(kind: .windowUpdate, stream: stream, payload: bytes(increment))
+    }
+
+    static func settings(_ entries: (UInt16, UInt32)...) -> Frame {
+        Frame(kind: .settings, payload: entries.flatMap { [UInt8($0 >> 8), UInt8($0 & 0xff)] + bytes($1) })
+    }
+
+    static func ping(_ number: UInt8 = 0) -> Frame {
+        Frame(kind: .ping, payload: [UInt8](repeating: number, count: 8))
+    }
+
+    static func priority(_ stream: UInt32, on other: UInt32) -> Frame {
+        Frame(kind: .priority, stream: stream, payload: bytes(other) + [15])
+    }
+
+    static func goAway(_ last: UInt32 = 0, _ code: WireCode = .noError, stream: UInt32 = 0) -> Frame {
+        Frame(kind: .goAway, stream: stream, payload: bytes(last) + bytes(code.rawValue))
+    }
+
+    /// A literal field, not indexed (RFC 7541, section 6.2.2).
+    static func field(_ name: String, _ value: String) -> [UInt8] {
+        [0x00] + literal(name) + literal(value)
+    }
+
+    /// The frame as it is on the wire.
+    var bytes: [UInt8] {
+        var buffer = ByteBuffer()
+        write(to: &buffer)
+        return Array(buffer.readableBytesView)
+    }
+
+    /// A number of 4 bytes, big-endian.
+    static func bytes(_ number: UInt32) -> [UInt8] {
+        [24, 16, 8, 0].map { UInt8(truncatingIfNeeded: number >> $0) }
+    }
+
+    /// The same frame with other flags.
+    func with(flags: UInt8) -> Frame {
+        var frame = self
+        frame.flags = flags
+        return frame
+    }
+
+    /// The same frame with padding behind its payload.
+    func padded(_ length: UInt8) -> Frame {
+        var frame = self
+        frame.flags |= Frame.padded
+        frame.payload = [length] + payload + [UInt8](repeating: 0, count: Int(length))
+        return frame
+    }
+}
+
+/// The header block of a complete request, `GET /` unless told otherwise, and behind it other fields.
+func requestBlock(_ method: String = "GET", _ fields: [(String, String)] = []) -> [UInt8] {
+    Frame.request(1, method, fields: fields).payload
+}
+
+/// Reads the request to its end, and answers 200 without content.
+let answerWhenComplete: HTTP2Server.Handler = { request in
+    _ = try await request.body.collect(upTo: 1 << 20)
+    return ServerResponse(status: .ok)
+}
+
+/// Never answers.
+let neverAnswer: HTTP2Server.Handler = { _ in
+    await Signal().wait()
+    return ServerResponse(status: .ok)
+}
