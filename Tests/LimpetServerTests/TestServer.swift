@@ -27,7 +27,8 @@ struct TestServer {
         configuration.maxConnections = 500
         configure(&configuration)
         let log = InMemoryLogHandler()
-        let logger = Logger(label: "test") { _ in log }
+        var logger = Logger(label: "test") { _ in log }
+        logger.logLevel = .debug
         let server = try HTTP2Server(
             configuration: configuration, limits: limits, logger: logger, metrics: metrics, tracer: tracer,
             handler: handler)

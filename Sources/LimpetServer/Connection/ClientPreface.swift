@@ -11,6 +11,9 @@ enum ClientPreface: Equatable {
     /// Neither; a TLS handshake, for instance.
     case other
 
+    /// Bytes of HTTP/2's.
+    static let length = bytes.count
+
     private static let bytes = Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8)
 
     init(_ received: ByteBufferView) {

@@ -5,8 +5,8 @@ import NIOCore
 /// One connection: feeds the client's bytes to the session, starts a handler for each request, and writes what the
 /// session has to send, once for each burst of bytes that was read.
 ///
-/// What happens next is decided by ``ConnectionState``, ``StreamTable`` and ``ConnectionTimeouts``; this class does it. Confined
-/// to the connection's event loop.
+/// What happens next is decided by ``ConnectionState``, ``StreamTable``, ``InboundFrames`` and ``ConnectionTimeouts``; this
+/// class does it. Confined to the connection's event loop.
 final class HTTP2ConnectionHandler: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
@@ -17,6 +17,7 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
     var state: ConnectionState
     var streams: StreamTable
     var unread: UnreadBodies
+    private var inbound: InboundFrames
     private var timeouts: ConnectionTimeouts
     /// The events that are being handled; kept for its memory.
     private var events: [HTTP2Event] = []
@@ -37,6 +38,7 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
         session = try NGHTTP2Session(limits: server.limits)
         streams = StreamTable(limits: server.limits)
         unread = UnreadBodies(limits: server.limits)
+        inbound = InboundFrames(limits: server.limits)
         timeouts = ConnectionTimeouts(limits: server.limits, opened: loop.now, spread: .random(in: 0...1))
     }
 
@@ -92,9 +94,10 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
 
     private func feed(_ bytes: ByteBuffer, _ context: ChannelHandlerContext) {
         isReading = true
+        let verdict = inbound.received(bytes, at: loop.now)
         attempt { () throws(NGHTTP2Error) in
             defer { session.takeEvents(&events) }
-            try session.receive(bytes, at: loop.now)
+            try session.receive(verdict.readable(bytes))
         }
         // What came before the connection failed is not handled either: its answer could not be sent.
         for event in events where state.isServing {
@@ -104,6 +107,7 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
         for request in streams.takeArriving() where state.isServing {
             attempt { () throws(NGHTTP2Error) in try start(request) }
         }
+        if case .end(_, let fault) = verdict { return fail(fault) }
         if !context.channel.isWritable, session.queuedFrames > server.limits.maxQueuedFrames {
             fail(.queuedFrames)
         }
@@ -164,6 +168,9 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
                     context.writeAndFlush(wrapOutboundOut(loop.output), promise: nil)
                 }
                 for body in session.takeDrainedBodies() { body.wake() }
+                if let fault = inbound.sent(session.takeSentFrames(), isAll: !isMoreLeft, at: loop.now) {
+                    return fail(fault)
+                }
             }
         }
         if state.isServing, session.isFinished, state.close() { context.close(promise: nil) }
@@ -178,7 +185,7 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
         countedStreams = session.openStreams
         let buffered = bufferedBytes(context.channel)
         let moment = ConnectionTimeouts.Moment(
-            now: loop.now, isGreeted: session.isGreeted, headerListBegan: session.headerListBegan,
+            now: loop.now, isGreeted: session.isGreeted, headerListBegan: inbound.headerListBegan,
             isBusy: session.openStreams > 0, isHeldBack: buffered > 0 || session.isHeldBack,
             bytesTaken: bytesWritten - buffered)
         switch timeouts.check(moment) {
@@ -245,9 +252,11 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
     }
 
     /// The client has gone beyond a limit: ends the connection.
-    private func fail(_ limit: ServerLimit) {
-        loop.counts.hit(limit)
-        fail("limit: \(limit.rawValue)", .enhanceYourCalm)
+    private func fail(_ limit: ServerLimit) { fail(.limit(limit)) }
+
+    private func fail(_ fault: ConnectionFault) {
+        if case .limit(let limit) = fault { loop.counts.hit(limit) }
+        fail(fault.reason, fault.code)
     }
 
     /// Tells the client what is wrong with the connection, and closes it.
@@ -264,13 +273,18 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
                 server.logger.debug("GOAWAY cannot be sent", metadata: ["error": "\(error)"])
             }
         }
-        if state.close() { context.close(promise: nil) }
+        if state.close() { closeBehindAnswer(context) }
     }
 
     /// Answers a client that does not speak HTTP/2, and closes when it has read the answer.
     private func refuse(_ answer: ByteBuffer?, _ context: ChannelHandlerContext) {
         guard let answer else { return context.close(promise: nil) }
         context.writeAndFlush(wrapOutboundOut(answer), promise: nil)
+        closeBehindAnswer(context)
+    }
+
+    /// Closes when the client has read what was written, or does not.
+    private func closeBehindAnswer(_ context: ChannelHandlerContext) {
         // Not both directions: closing with unread bytes resets the connection, and the client may lose the answer.
         context.close(mode: .output, promise: nil)
         context.eventLoop.assumeIsolated().scheduleTask(in: server.limits.refusalTimeout) {

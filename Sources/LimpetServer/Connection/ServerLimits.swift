@@ -56,15 +56,27 @@ struct ServerLimits: Sendable {
     /// answers to frames that a client sends while it reads nothing.
     var maxQueuedFrames = 2000
 
-    /// Resets that a client may send at once and in the long run, per second (rapid reset, CVE-2023-44487). A browser
-    /// that leaves a page cancels what it was loading: one burst of at most all streams.
-    var resetBurst: UInt64 = 100
-    /// See ``resetBurst``.
-    var resetsPerSecond: UInt64 = 20
+    /// Streams that a client may reset (rapid reset, CVE-2023-44487). A browser that leaves a page cancels what it was
+    /// loading: one burst of at most all streams.
+    var resets = TokenBucket.Rate(burst: 100, perSecond: 20)
 
-    /// CONTINUATION frames of one header list. nghttp2 1.52 counts a frame again for each piece that it comes in: its
-    /// default of 8 refuses two legal frames that arrive byte by byte.
-    var maxContinuations = 64
+    /// Streams that a client may make the server reset, by malformed requests or windows that overflow (CVE-2025-8671): each
+    /// undoes work that has begun. A client that works provokes none; one with a fault provokes some before it is
+    /// mended.
+    var provokedResets = TokenBucket.Rate(burst: 50, perSecond: 1)
+
+    /// PING and SETTINGS frames of a client, which have to be answered (CVE-2019-9512, CVE-2019-9515). Clients that
+    /// measure the connection send a few PINGs a second: gRPC's bandwidth estimate one a round trip while data flows.
+    var answers = TokenBucket.Rate(burst: 100, perSecond: 10)
+
+    /// Frames that bring neither a request nor content: DATA that is empty (CVE-2019-9518), WINDOW_UPDATE below 1 KiB,
+    /// PRIORITY (CVE-2019-9513), unknown types. Requests and DATA that was sent give back what a client that works
+    /// spends on them.
+    var idleFrames = TokenBucket.Rate(burst: 1000, perSecond: 100)
+
+    /// CONTINUATION frames of one header list (CVE-2024-28182), empty ones included. The largest list that is answered
+    /// fits in one frame, the largest that is decoded in four.
+    var maxContinuations = 8
 
     /// How often the time-outs below are looked at: that much later than told they may come.
     var tick = TimeAmount.seconds(1)

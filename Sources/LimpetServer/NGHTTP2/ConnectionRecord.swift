@@ -7,10 +7,6 @@ import NIOCore
 struct ConnectionRecord {
     /// What was read, in order.
     var events: [HTTP2Event] = []
-    /// The time of what is being read.
-    var now = NIODeadline.uptimeNanoseconds(0)
-    /// When the header list that is being received began (RFC 9113, section 4.3: nothing else comes until its end).
-    private(set) var headerListBegan: NIODeadline?
     /// The client has sent its SETTINGS.
     private(set) var isGreeted = false
     /// What is being read.
@@ -19,6 +15,8 @@ struct ConnectionRecord {
     var output = ByteBuffer()
     var head: RequestHeadBuilder
     var bodies = ResponseBodies()
+    /// What was written since the connection has asked last.
+    var sentFrames = OutboundFrames()
     /// A PING has to follow what is queued.
     var isPingDue = false
     /// The streams that are open or half-closed (RFC 9113, section 5.1).
@@ -38,22 +36,6 @@ struct ConnectionRecord {
 
     // MARK: Input
 
-    /// The header of a frame has come, CONTINUATION included.
-    ///
-    /// - Returns: why the connection has to end, if it has.
-    mutating func began(_ frame: FrameHeader) -> HTTP2ErrorCode? {
-        if frame.kind == .headers { headerListBegan = now }
-        return nil
-    }
-
-    /// A frame has come that breaks the protocol; the library resets its stream or ends the connection.
-    ///
-    /// - Returns: why the connection has to end, if it has.
-    mutating func receivedInvalidFrame() -> HTTP2ErrorCode? {
-        headerListBegan = nil
-        return nil
-    }
-
     /// The fields of a header list begin.
     mutating func beganHeaders(isRequest: Bool) {
         if isRequest { openStreams += 1 }
@@ -65,7 +47,6 @@ struct ConnectionRecord {
     /// - Parameter isRequest: HEADERS that open a stream.
     /// - Returns: whether it can be; if not, there is no request where the library saw one.
     mutating func received(_ frame: FrameHeader, isRequest: Bool) -> Bool {
-        headerListBegan = nil
         switch frame.kind {
         case .headers where isRequest:
             guard let request = head.finish() else { return false }

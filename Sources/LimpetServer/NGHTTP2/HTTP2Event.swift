@@ -22,6 +22,8 @@ enum HTTP2ErrorCode: UInt32 {
     case noError = 0x0
     case protocolError = 0x1
     case internalError = 0x2
+    case flowControlError = 0x3
+    case frameSizeError = 0x6
     case refusedStream = 0x7
     case cancel = 0x8
     case enhanceYourCalm = 0xb
@@ -50,6 +52,10 @@ struct FrameHeader {
     /// The length of the payload, in bytes.
     let length: Int
 
+    /// PADDED of DATA and HEADERS.
+    var isPadded: Bool { flags & 0x8 != 0 }
+    /// END_HEADERS of HEADERS and CONTINUATION.
+    var endsHeaders: Bool { flags & 0x4 != 0 }
     /// END_STREAM of DATA and HEADERS.
     var endsStream: Bool { flags & 0x1 != 0 }
     /// ACK of SETTINGS and PING.

@@ -14,4 +14,15 @@ enum ServerLimit: String, Sendable, CaseIterable {
     case requestBody = "request-body"
     case liveHandlers = "live-handlers"
     case queuedFrames = "queued-frames"
+    // Frames: see ``InboundFrames`` and ``FrameBudget``.
+    /// PING and SETTINGS, which have to be answered.
+    case answers = "ping-settings-flood"
+    /// Frames that lead nowhere.
+    case idleFrames = "frames-without-progress"
+    /// Streams that the client resets.
+    case resets = "rapid-reset"
+    /// Streams that the client makes the server reset.
+    case provokedResets = "provoked-resets"
+    /// CONTINUATION frames of one header list.
+    case continuations = "continuation-flood"
 }

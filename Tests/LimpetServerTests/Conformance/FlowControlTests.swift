@@ -147,4 +147,13 @@ import Testing
         #expect(try dataBytes(connection) == [1: 65_535])
         try connection.finish()
     }
+
+    @Test func `RFC 9113 6.9.2: a change that takes a window over 2^31-1 is an error`() throws {
+        // RFC 9113 asks for a connection error; the library resets the streams whose windows overflow.
+        #expect(
+            try reaction(
+                to: .settings((4, 65_535)), Self.openRequest, .windowUpdate(1, 0x7fff_ffff - 65_535),
+                .settings((4, 65_536)))
+                == .connectionError(.flowControlError))
+    }
 }

@@ -73,6 +73,10 @@ import Testing
 
     // MARK: 6.3 and RFC 7540, 5.3.1
 
+    @Test func `RFC 9113 6.3: PRIORITY on stream 0 is a connection error`() throws {
+        #expect(try reaction(to: .priority(0, on: 1)) == .connectionError(.protocolError))
+    }
+
     @Test(arguments: [0, 4, 6])
     func `RFC 9113 6.3: PRIORITY has five bytes`(length: Int) throws {
         // A stream error; a connection error may stand for it (section 5.4.1).

@@ -88,6 +88,14 @@ import Testing
             try reaction(to: .request(1, "POST", endStream: false), frame) == .connectionError(.frameSizeError))
     }
 
+    @Test func `RFC 9113 4.2: a CONTINUATION over SETTINGS_MAX_FRAME_SIZE is a connection error`() throws {
+        let field = [0x00] + Frame.literal("x") + Frame.literal(String(repeating: "x", count: 16_385))
+        #expect(
+            try reaction(
+                to: .block(1, requestBlock(), flags: Frame.endStream), .continuation(1, field))
+                == .connectionError(.frameSizeError))
+    }
+
     @Test(arguments: [
         Frame(kind: .priority, stream: 1, payload: [0, 0, 0, 3]),
         Frame(kind: .resetStream, stream: 1, payload: [0, 0, 0]),

@@ -79,6 +79,28 @@ import Testing
         #expect(try reaction(to: .request(0x7fff_ffff)) == .response(0x7fff_ffff, status: 200))
     }
 
+    @Test func `RFC 9113 5.1.1: a stream below one that was opened is a connection error`() throws {
+        let connection = try RawConnection()
+        try connection.send(.request(5))
+        #expect(try connection.reaction() == .response(5, status: 200))
+        try connection.send(.request(3))
+        #expect(try connection.reaction() == .connectionError(.protocolError))
+    }
+
+    @Test func `RFC 9113 5.1.1: a stream below one that was opened is found also in padding, priority and pieces`()
+        throws
+    {
+        for frame in [
+            Frame.request(3).padded(4), .block(3, [0, 0, 0, 0, 15] + requestBlock(), flags: 0x25),
+            .block(3, requestBlock(), flags: 0x1),
+        ] {
+            let connection = try RawConnection(handler: neverAnswer)
+            try connection.send(.request(1), .request(5))
+            for byte in frame.bytes { try connection.send(bytes: [byte]) }
+            #expect(try connection.reaction() == .connectionError(.protocolError))
+        }
+    }
+
     @Test func `RFC 9113 5.1.1: streams may be skipped`() throws {
         let connection = try RawConnection()
         for stream in stride(from: UInt32(1), to: 2000, by: 10) {
