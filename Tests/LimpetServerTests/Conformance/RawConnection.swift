@@ -32,6 +32,8 @@ enum Reaction: Equatable {
 /// not send can be seen as well as what it does.
 final class RawConnection {
     private let channel = EmbeddedChannel()
+    private let server: ServerContext
+    private weak var handler: HTTP2ConnectionHandler?
     private var unread: [UInt8] = []
     private var pings: UInt8 = 0
 
@@ -41,9 +43,11 @@ final class RawConnection {
         limits: ServerLimits = ServerLimits(), handshake: Bool = true,
         handler: @escaping HTTP2Server.Handler = answerWhenComplete
     ) throws {
-        let server = ServerContext(handler: handler, limits: limits, logger: Logger(label: "test"))
-        let loop = LoopContext(channel.eventLoop, server: server)
-        try channel.pipeline.syncOperations.addHandler(HTTP2ConnectionHandler(server: server, loop: loop))
+        server = ServerContext(handler: handler, limits: limits, logger: Logger(label: "test"))
+        let connection = try HTTP2ConnectionHandler(
+            server: server, loop: LoopContext(channel.eventLoop, server: server))
+        self.handler = connection
+        try channel.pipeline.syncOperations.addHandler(connection)
         try channel.connect(to: SocketAddress(unixDomainSocketPath: "test")).wait()
         guard handshake else { return }
         try send(bytes: FrameClient.preface)
@@ -57,6 +61,15 @@ final class RawConnection {
     }
 
     var isClosed: Bool { !channel.isActive }
+
+    /// Whether the server has sent a part of a frame that ``take()`` has not handed out.
+    var hasPartOfFrame: Bool { !unread.isEmpty }
+
+    /// The connections that the server still knows: this one until its handlers have returned.
+    var openConnections: Int { server.connections.count }
+
+    /// Whether the server's side of the connection is still in memory.
+    var isHandlerAlive: Bool { handler != nil }
 
     /// Sends frames in one piece.
     func send(_ frames: Frame...) throws {
@@ -79,28 +92,11 @@ final class RawConnection {
         channel.embeddedEventLoop.run()
     }
 
-    /// Lets the server's timers run.
-    func advance(_ time: TimeAmount) {
-        channel.embeddedEventLoop.advanceTime(by: time)
-    }
-
     /// The frames that the server has sent since the last call.
     func take() throws -> [Frame] {
         while let buffer = try channel.readOutbound(as: ByteBuffer.self) { unread += buffer.readableBytesView }
         var frames: [Frame] = []
-        var rest = unread[...]
-        while rest.count >= 9 {
-            let header = Array(rest.prefix(9))
-            let length = header[..<3].reduce(0) { $0 << 8 | Int($1) }
-            guard rest.count >= 9 + length else { break }
-            frames.append(
-                Frame(
-                    kind: .init(rawValue: header[3]), flags: header[4],
-                    stream: header[5...].reduce(0) { $0 << 8 | UInt32($1) },
-                    payload: Array(rest.dropFirst(9).prefix(length))))
-            rest = rest.dropFirst(9 + length)
-        }
-        unread = Array(rest)
+        while let frame = Frame(takingFrom: &unread) { frames.append(frame) }
         return frames
     }
 
