@@ -50,6 +50,8 @@ struct NGHTTP2Session: ~Copyable {
         nghttp2_option_set_stream_reset_rate_limit(
             options, UInt64(limits.resets.burst * 2), UInt64(limits.resets.perSecond * 2))
         nghttp2_option_set_max_continuations(options, limits.maxContinuations * 10)
+        limpet_option_set_glitch_rate_limit(
+            options, UInt64(limits.idleFrames.burst * 2), UInt64(limits.idleFrames.perSecond * 2))
         // Closed streams are kept for RFC 7540's priority tree only, which is not used.
         nghttp2_option_set_no_closed_streams(options, 1)
 
