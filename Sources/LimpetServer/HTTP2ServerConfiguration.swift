@@ -61,7 +61,8 @@ public struct HTTP2ServerConfiguration: ConfigurationSection, Hashable {
     static let idleTimeoutSeconds = ConfigurationKey(
         "server.idleTimeoutSeconds", .integer(1...86_400), "how long a connection may be without requests")
     static let maxConnectionAgeSeconds = ConfigurationKey(
-        "server.maxConnectionAgeSeconds", .integer(0...31_536_000), "how old a connection may get; 0: as old as it likes")
+        "server.maxConnectionAgeSeconds", .integer(0...31_536_000),
+        "how old a connection may get; 0: as old as it likes")
     static let accessLog = ConfigurationKey("server.accessLog", .flag, "a line in the log for each request")
 
     /// Every key that the section reads.

@@ -9,10 +9,9 @@ import Testing
 @Suite struct `A connection` {
     private func connected(
         limits: ServerLimits = ServerLimits(), answering handler: @escaping HTTP2Server.Handler,
-        _ test: (EmbeddedConnection) throws -> Void
+        _ test: (RawConnection) throws -> Void
     ) throws {
-        let connection = try EmbeddedConnection(limits: limits, handler: handler)
-        try connection.greet()
+        let connection = try RawConnection(limits: limits, handler: handler)
         try test(connection)
         try connection.finish()
     }

@@ -13,7 +13,7 @@ import Testing
     }
 
     @Test func `ends without a preface`() throws {
-        let connection = try EmbeddedConnection(handler: hello)
+        let connection = try RawConnection(handshake: false, handler: hello)
         try connection.send(bytes: Array(FrameClient.preface.prefix(20)))
         connection.advance(.seconds(9))
         #expect(connection.channel.isActive)
@@ -22,10 +22,10 @@ import Testing
     }
 
     @Test func `ends without the client's SETTINGS`() throws {
-        let connection = try EmbeddedConnection(handler: hello)
+        let connection = try RawConnection(handshake: false, handler: hello)
         try connection.send(bytes: FrameClient.preface)
         connection.advance(.seconds(12))
-        #expect(try connection.frames().last?.number(at: 4) == 11)  // ENHANCE_YOUR_CALM
+        #expect(try connection.take().last?.number(at: 4) == 11)  // ENHANCE_YOUR_CALM
         #expect(!connection.channel.isActive)
     }
 
@@ -35,88 +35,83 @@ import Testing
         var bytes = ByteBuffer()
         head.write(to: &bytes)
         for piece in [bytes.readableBytes, 12] {
-            let connection = try EmbeddedConnection(handler: hello)
-            try connection.greet()
+            let connection = try RawConnection(handler: hello)
             try connection.send(bytes: Array(bytes.readableBytesView.prefix(piece)))
             connection.advance(.seconds(8))
             try connection.send(bytes: Array(bytes.readableBytesView.dropFirst(piece).prefix(1)))
             #expect(connection.channel.isActive)
             connection.advance(.seconds(4))
-            #expect(try connection.frames().last?.number(at: 4) == 11)
+            #expect(try connection.take().last?.number(at: 4) == 11)
             #expect(!connection.channel.isActive)
         }
     }
 
     @Test func `is answered 408 for a body that comes too slowly`() throws {
-        let connection = try EmbeddedConnection { request in
+        let connection = try RawConnection { request in
             .text("\(try await request.body.collect(upTo: 1 << 20).count)")
         }
-        try connection.greet()
         try connection.send(.request(1, "POST", endStream: false), .request(3, "POST", endStream: false))
         for _ in 0..<12 {
             connection.advance(.seconds(1))
             try connection.send(.data(1, [1], endStream: false))
             try connection.send(.data(3, [UInt8](repeating: 1, count: 240), endStream: false))
         }
-        let slow = try connection.frames().filter { $0.stream == 1 && $0.kind != .windowUpdate }
+        let slow = try connection.take().filter { $0.stream == 1 && $0.kind != .windowUpdate }
         #expect(slow.first?.status == 408)
         #expect(slow.last?.kind == .resetStream && slow.last?.number(at: 0) == 0)
         try connection.send(.data(3, []))
         connection.advance(.zero)
-        #expect(try connection.frames().first { $0.stream == 3 && $0.kind == .headers }?.status == 200)
+        #expect(try connection.take().first { $0.stream == 3 && $0.kind == .headers }?.status == 200)
         try connection.finish()
     }
 
     @Test func `does not hurry a client whose body nobody reads`() throws {
         let proceed = Signal()
-        let connection = try EmbeddedConnection { request in
+        let connection = try RawConnection { request in
             await proceed.wait()
             return .text("")
         }
-        try connection.greet()
         try connection.send(.request(1, "POST", endStream: false))
         connection.advance(.minutes(5))
         #expect(connection.channel.isActive)
-        #expect(try connection.frames().allSatisfy { $0.stream == 0 })
+        #expect(try connection.take().allSatisfy { $0.stream == 0 })
         try connection.finish()
     }
 
     @Test(arguments: [0, 1]) func `resets a stream whose window stays shut or is opened by bytes`(increment: UInt8)
         throws
     {
-        let connection = try EmbeddedConnection { _ in
+        let connection = try RawConnection { _ in
             ServerResponse(status: .ok, body: ResponseBody([UInt8](repeating: 1, count: 1_000_000)))
         }
-        try connection.greet()
         try connection.send(Frame(kind: .windowUpdate, payload: [0x3f, 0, 0, 0]), .request(1))
         for _ in 0..<32 {
             if increment > 0 { try connection.send(windowUpdate(1, increment)) }
             connection.advance(.seconds(1))
         }
-        let last = try #require(try connection.frames().last)
+        let last = try #require(try connection.take().last)
         #expect(last.kind == .resetStream && last.number(at: 0) == 8)  // CANCEL
         #expect(connection.channel.isActive)
         try connection.finish()
     }
 
     @Test func `leaves a stream alone that is read slowly and steadily`() throws {
-        let connection = try EmbeddedConnection { _ in
+        let connection = try RawConnection { _ in
             ServerResponse(status: .ok, body: ResponseBody([UInt8](repeating: 1, count: 1_000_000)))
         }
-        try connection.greet()
         try connection.send(Frame(kind: .windowUpdate, payload: [0x3f, 0, 0, 0]), .request(1))
         for _ in 0..<120 {
             try connection.send(windowUpdate(1, 255))
             connection.advance(.seconds(1))
         }
-        #expect(try connection.frames().allSatisfy { $0.kind != .resetStream })
+        #expect(try connection.take().allSatisfy { $0.kind != .resetStream })
         #expect(connection.channel.isActive)
         try connection.finish()
     }
 
     @Test func `leaves a stream alone whose writer is slow`() throws {
         let proceed = Signal()
-        let connection = try EmbeddedConnection { _ in
+        let connection = try RawConnection { _ in
             ServerResponse(
                 status: .ok,
                 body: .written { writer in
@@ -124,24 +119,22 @@ import Testing
                     await proceed.wait()
                 })
         }
-        try connection.greet()
         try connection.send(.request(1))
         connection.advance(.minutes(5))
-        #expect(try connection.frames().allSatisfy { $0.kind != .resetStream })
+        #expect(try connection.take().allSatisfy { $0.kind != .resetStream })
         #expect(connection.channel.isActive)
         try connection.finish()
     }
 
     @Test func `ends when the client keeps the connection's window shut`() throws {
-        let connection = try EmbeddedConnection { _ in
+        let connection = try RawConnection { _ in
             ServerResponse(status: .ok, body: ResponseBody([UInt8](repeating: 1, count: 1_000_000)))
         }
-        try connection.greet()
         try connection.send(.request(1), Frame(kind: .windowUpdate, stream: 1, payload: [0x3f, 0, 0, 0]))
         connection.advance(.seconds(29))
         #expect(connection.channel.isActive)
         connection.advance(.seconds(4))
-        #expect(try connection.frames().last?.number(at: 4) == 11)
+        #expect(try connection.take().last?.number(at: 4) == 11)
         #expect(!connection.channel.isActive)
     }
 
@@ -177,19 +170,18 @@ import Testing
 
     @Test func `is drained when it is idle, and not before`() throws {
         let proceed = Signal()
-        let connection = try EmbeddedConnection { _ in
+        let connection = try RawConnection { _ in
             await proceed.wait()
             return .text("")
         }
-        try connection.greet()
         try connection.send(.request(1))
         connection.advance(.minutes(10))
-        #expect(try connection.frames().isEmpty)
+        #expect(try connection.take().isEmpty)
         try connection.send(.reset(1))
         connection.advance(.seconds(119))
-        #expect(try connection.frames().isEmpty)
+        #expect(try connection.take().isEmpty)
         connection.advance(.seconds(3))
-        let drain = try connection.frames()
+        let drain = try connection.take()
         #expect(drain.map(\.kind) == [.goAway, .ping])
         #expect(drain.first?.number(at: 4) == 0)
         try connection.send(Frame(kind: .ping, flags: Frame.acknowledgement, payload: drain[1].payload))
@@ -199,20 +191,19 @@ import Testing
     @Test func `is drained when it is old, and its requests finish`() throws {
         var limits = ServerLimits()
         limits.maxConnectionAge = .minutes(10)
-        let connection = try EmbeddedConnection(limits: limits) { request in
+        let connection = try RawConnection(limits: limits) { request in
             .text("\(try await request.body.collect(upTo: 1 << 20).count)")
         }
-        try connection.greet()
         try connection.send(.request(1, "POST", endStream: false))
         for _ in 0..<602 {
             try connection.send(.data(1, [UInt8](repeating: 1, count: 240), endStream: false))
             connection.advance(.seconds(1))
         }
-        let ping = try #require(try connection.frames().first { $0.kind == .ping })
+        let ping = try #require(try connection.take().first { $0.kind == .ping })
         try connection.send(Frame(kind: .ping, flags: Frame.acknowledgement, payload: ping.payload))
         try connection.send(.data(1, []))
         connection.advance(.zero)
-        let end = try connection.frames()
+        let end = try connection.take()
         #expect(end.first { $0.kind == .headers }?.status == 200)
         #expect(!connection.channel.isActive)
     }

@@ -27,8 +27,9 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
     private var isFlushScheduled = false
     /// Bytes that were given to the channel.
     private var bytesWritten = 0
-    /// The open streams that were counted at the last tick.
+    /// The open streams and the client's resets that have been counted.
     private var countedStreams = 0
+    private var countedResets = 0
 
     /// - Parameter advice: what a client is told that speaks HTTP/1.
     init(server: ServerContext, loop: LoopContext, advice: ClientPreface.Advice = .priorKnowledge) throws {
@@ -77,7 +78,7 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
 
     func channelInactive(context: ChannelHandlerContext) {
         _ = state.close()
-        loop.counts.streams -= countedStreams
+        count(openStreams: 0)
         loop.remove(self)
         for stream in streams.closeAll() { stream.close() }
         self.context = nil
@@ -168,7 +169,9 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
                     context.writeAndFlush(wrapOutboundOut(loop.output), promise: nil)
                 }
                 for body in session.takeDrainedBodies() { body.wake() }
-                if let fault = inbound.sent(session.takeSentFrames(), isAll: !isMoreLeft, at: loop.now) {
+                let frames = session.takeSentFrames()
+                loop.counts.resetsByServer += frames.resets
+                if let fault = inbound.sent(frames, isAll: !isMoreLeft, at: loop.now) {
                     return fail(fault)
                 }
             }
@@ -181,8 +184,7 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
     /// Looks at what the client has not done in time. Called once a ``ServerLimits/tick``.
     func tick() {
         guard let context, state.isOpen else { return }
-        loop.counts.streams += session.openStreams - countedStreams
-        countedStreams = session.openStreams
+        count(openStreams: session.openStreams)
         let buffered = bufferedBytes(context.channel)
         let moment = ConnectionTimeouts.Moment(
             now: loop.now, isGreeted: session.isGreeted, headerListBegan: inbound.headerListBegan,
@@ -207,6 +209,14 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
             }
         }
         flush(context)
+    }
+
+    /// Counts what has changed since it was counted last.
+    private func count(openStreams: Int) {
+        loop.counts.streams += openStreams - countedStreams
+        loop.counts.resetsByClient += inbound.resets - countedResets
+        countedStreams = openStreams
+        countedResets = inbound.resets
     }
 
     /// Bytes that the kernel has not taken.
@@ -293,6 +303,8 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
     }
 
     func leaveIfDone() {
-        if context == nil, streams.liveHandlers == 0 { server.connections.remove(self) }
+        guard context == nil, streams.liveHandlers == 0 else { return }
+        server.connections.remove(self)
+        loop.settle()
     }
 }

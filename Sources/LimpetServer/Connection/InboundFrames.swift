@@ -74,6 +74,8 @@ struct InboundFrames: ~Copyable {
     private(set) var headerListBegan: NIODeadline?
     /// The frame that is being received is the last one of a header list.
     private var endsHeaderList = false
+    /// RST_STREAM frames that have come.
+    private(set) var resets = 0
     /// SETTINGS have come whose effects have not been sent.
     private var isSettingsDue = false
 
@@ -196,6 +198,7 @@ struct InboundFrames: ~Copyable {
             if frame.number >= Self.minIncrement { return nil }
             cost = .noProgress
         case .resetStream:
+            resets += 1
             cost = .reset
         case .settings where !header.isAcknowledgement:
             isSettingsDue = true
@@ -215,13 +218,16 @@ struct InboundFrames: ~Copyable {
 struct OutboundFrames {
     /// DATA frames that the client's windows had room for.
     var data = 0
-    /// RST_STREAM frames that blame the client.
+    /// RST_STREAM frames.
+    var resets = 0
+    /// Those that blame the client.
     var provokedResets = 0
     /// One of them for FLOW_CONTROL_ERROR.
     var hasFlowControlError = false
 
     /// RST_STREAM was sent.
     mutating func reset(_ code: UInt32) {
+        resets += 1
         switch HTTP2ErrorCode(rawValue: code) {
         case .noError, .internalError, .refusedStream, .cancel:
             // The handler's doing, or a limit that has its own answer.

@@ -43,6 +43,11 @@ final class LoopContext {
         timer = eventLoop.scheduleRepeatedTask(initialDelay: tick, delay: tick) { _ in context.value.passTime() }
     }
 
+    /// Tells what has been counted where no tick will: without connections.
+    func settle() {
+        if connections.isEmpty { metrics.take(&counts) }
+    }
+
     private func passTime() {
         now = eventLoop.now
         // A copy: a connection that ends leaves while the others are told.
@@ -56,6 +61,6 @@ final class LoopContext {
         guard connections.isEmpty else { return }
         timer?.cancel()
         timer = nil
-        metrics.take(&counts)
+        settle()
     }
 }

@@ -1,8 +1,10 @@
 import HTTPTypes
 import Logging
+import Metrics
 import NIOCore
 import NIOEmbedded
 import Testing
+import Tracing
 
 @testable import LimpetServer
 
@@ -28,10 +30,10 @@ enum Reaction: Equatable {
     case other([Frame])
 }
 
-/// A connection of the server without a socket and without a clock: bytes in, frames out, at once. What a server does
-/// not send can be seen as well as what it does.
+/// A connection of the server without a socket, and with no clock but what the test says: bytes in, frames out, at once.
+/// What a server does not send can be seen as well as what it does.
 final class RawConnection {
-    private let channel = EmbeddedChannel()
+    let channel = EmbeddedChannel()
     private let server: ServerContext
     private weak var handler: HTTP2ConnectionHandler?
     private var unread: [UInt8] = []
@@ -43,7 +45,9 @@ final class RawConnection {
         limits: ServerLimits = ServerLimits(), handshake: Bool = true,
         handler: @escaping HTTP2Server.Handler = answerWhenComplete
     ) throws {
-        server = ServerContext(handler: handler, limits: limits, logger: Logger(label: "test"))
+        server = ServerContext(
+            handler: handler, limits: limits, logsAccess: false, logger: Logger(label: "test"),
+            metrics: NOOPMetricsHandler.instance, tracer: NoOpTracer())
         let connection = try HTTP2ConnectionHandler(
             server: server, loop: LoopContext(channel.eventLoop, server: server))
         self.handler = connection
@@ -89,6 +93,12 @@ final class RawConnection {
     private func send(_ buffer: ByteBuffer) throws {
         guard channel.isActive else { return }
         try channel.writeInbound(buffer)
+        channel.embeddedEventLoop.run()
+    }
+
+    /// Lets time pass, tick by tick.
+    func advance(_ time: TimeAmount) {
+        channel.embeddedEventLoop.advanceTime(by: time)
         channel.embeddedEventLoop.run()
     }
 
