@@ -3,6 +3,8 @@ import HTTPTypes
 /// Collects the header fields of the one header list that a connection can be receiving, and checks what the library
 /// leaves open: it refuses illegal characters, pseudo-header fields that are missing, twice or out of place, and the
 /// fields of an HTTP/1 connection; it does not know what an authority is.
+///
+/// What a request repeats of the one before on its connection is not parsed and stored again, but shared with it.
 struct RequestHeadBuilder {
     enum Outcome {
         case proceed
@@ -20,6 +22,18 @@ struct RequestHeadBuilder {
     private var authority: String?
     private var path: String?
     private var fields = HTTPFields()
+    /// The list that is being received, and the one before with the request that it became.
+    private var current = HeaderList()
+    private var last = HeaderList()
+    private var lastHead: HTTPRequest?
+    private var lastPseudoFields = 0
+    /// Where the next field of the last list begins.
+    private var lastPosition = 0
+    /// The pseudo-header fields so far, and whether all are repeated.
+    private var pseudoFields = 0
+    private var repeatsPseudoFields = true
+    /// The other fields so far, as long as all are repeated: none is in `fields` yet.
+    private var repeatedFields: Int?
     private var byteCount = 0
     private var fieldCount = 0
     private var keepsFields = true
@@ -41,6 +55,11 @@ struct RequestHeadBuilder {
         authority = nil
         path = nil
         fields = HTTPFields()
+        current.removeAll()
+        lastPosition = 0
+        pseudoFields = 0
+        repeatsPseudoFields = true
+        repeatedFields = lastHead == nil || isTrailers ? nil : 0
         byteCount = 0
         fieldCount = 0
         keepsFields = true
@@ -60,11 +79,34 @@ struct RequestHeadBuilder {
         if byteCount > maxDecodedBytes || isTrailers && isOversized { return .excessive }
         if isOversized {
             fields = HTTPFields()
+            repeatedFields = nil
             keepsFields = false
         }
-        if name.first == UInt8(ascii: ":") { return addPseudoField(name, value) }
+        let isRepeated = isRepeated(name, value, isNeverIndexed: isNeverIndexed)
+        if name.first == UInt8(ascii: ":") {
+            pseudoFields += 1
+            if isRepeated, let lastHead {
+                repeatPseudoField(name, of: lastHead)
+                return .proceed
+            }
+            repeatsPseudoFields = false
+            return addPseudoField(name, value)
+        }
         guard keepsFields else { return .proceed }
-        if name.count == 4, name.elementsEqual("host".utf8), !isHostValid(value) { return .malformed }
+        let isHost = name.count == 4 && name.elementsEqual("host".utf8)
+        if let count = repeatedFields {
+            // Whether `host` fits the authority has to be seen again.
+            if isRepeated, !isHost, pseudoFields == lastPseudoFields {
+                repeatedFields = count + 1
+                return .proceed
+            }
+            takeRepeatedFields()
+        }
+        if isHost, !isHostValid(value) { return .malformed }
+        if isRepeated, let lastHead {
+            fields.append(lastHead.headerFields[fieldCount - 1 - lastPseudoFields])
+            return .proceed
+        }
         guard let name = HTTPField.Name(parsed: String(decoding: name, as: UTF8.self)) else { return .malformed }
         // As text where it is one, which costs less than half; a value may have any bytes above 0x7f.
         var field =
@@ -77,6 +119,56 @@ struct RequestHeadBuilder {
         fields.append(field)
         return .proceed
     }
+
+    // MARK: What the last list had as well
+
+    /// Whether the last list had the same field in the same place.
+    private mutating func isRepeated(
+        _ name: UnsafeBufferPointer<UInt8>, _ value: UnsafeBufferPointer<UInt8>, isNeverIndexed: Bool
+    ) -> Bool {
+        guard !isTrailers, keepsFields else { return false }
+        if byteCount <= Self.maxKeptBytes { current.append(name, value, isNeverIndexed: isNeverIndexed) }
+        return last.repeats(name, value, isNeverIndexed: isNeverIndexed, at: fieldCount - 1, &lastPosition)
+    }
+
+    private mutating func repeatPseudoField(_ name: UnsafeBufferPointer<UInt8>, of head: HTTPRequest) {
+        switch name[1] {
+        case UInt8(ascii: "m"): method = head.method
+        case UInt8(ascii: "s"): scheme = head.scheme
+        case UInt8(ascii: "a"): authority = head.authority
+        default: path = head.path
+        }
+    }
+
+    /// The list does not go on like the last one: from here on fields are collected.
+    private mutating func takeRepeatedFields() {
+        guard let count = repeatedFields else { return }
+        repeatedFields = nil
+        if count > 0, let lastHead { fields = HTTPFields(lastHead.headerFields.prefix(count)) }
+    }
+
+    /// - Returns: the last head itself if it is repeated whole.
+    private mutating func head(_ method: HTTPRequest.Method) -> HTTPRequest {
+        if let lastHead, repeatedFields == lastHead.headerFields.count {
+            if repeatsPseudoFields, fieldCount == last.count { return lastHead }
+            fields = lastHead.headerFields
+        } else {
+            takeRepeatedFields()
+        }
+        return HTTPRequest(
+            method: method, scheme: scheme, authority: authority, path: path, headerFields: fields)
+    }
+
+    /// The next list is held against this one.
+    private mutating func keep(_ head: HTTPRequest) {
+        guard keepsFields, current.count == fieldCount else { return }
+        swap(&current, &last)
+        lastHead = head
+        lastPseudoFields = pseudoFields
+    }
+
+    /// Lists up to this size are kept for the next one: idle connections cost no more.
+    private static let maxKeptBytes = 2048
 
     private mutating func addPseudoField(
         _ name: UnsafeBufferPointer<UInt8>, _ value: UnsafeBufferPointer<UInt8>
@@ -121,8 +213,9 @@ struct RequestHeadBuilder {
             // CONNECT, as the library has checked: to a host and a port (RFC 9113, section 8.5).
             guard let authority, let port = Authority(Array(authority.utf8))?.port, port > 0 else { return nil }
         }
-        return HTTPRequest(
-            method: method, scheme: scheme, authority: authority, path: path, headerFields: fields)
+        let head = head(method)
+        keep(head)
+        return head
     }
 
     /// The list is complete: the fields behind a body.
