@@ -154,6 +154,9 @@ public final class HTTP2Server: Service {
                     try await bootstrap
                     .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
                     .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+                    // Finds clients that are gone where a response waits for its handler: the system asks after two hours,
+                    // unless it is set to less (net.ipv4.tcp_keepalive_time).
+                    .childChannelOption(.socketOption(.so_keepalive), value: 1)
                     .bind(host: host, port: port).get()
             case .unix(let path):
                 try await UnixSocketFile(path: path).replaceStale(on: group.next())

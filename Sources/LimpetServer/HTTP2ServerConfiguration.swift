@@ -28,7 +28,7 @@ public struct HTTP2ServerConfiguration: ConfigurationSection, Hashable {
     public var maxRequestBodyBytes = 1_048_576
     /// Bytes a second that a client has to move where the server waits for it: a body that a handler reads, over 10 s, and what
     /// the server has to send, over 30 s. A body that is too slow is answered 408, a client that does not read is cut off.
-    /// The default is that of Kestrel's `MinRequestBodyDataRate`; 1 lets pass whatever moves at all, as handlers need it that
+    /// The default is that of Kestrel's `MinRequestBodyDataRate`; 0 lets clients take their time, as handlers need it that
     /// converse with the client over one request.
     public var minBytesPerSecond = 240
     /// Seconds after which a connection without requests is closed. The default is twice what balancers keep theirs for.
@@ -57,7 +57,9 @@ public struct HTTP2ServerConfiguration: ConfigurationSection, Hashable {
     static let maxRequestBodyBytes = ConfigurationKey(
         "server.maxRequestBodyBytes", .integer(0...1 << 40), "bytes of a request's body; more is answered 413")
     static let minBytesPerSecond = ConfigurationKey(
-        "server.minBytesPerSecond", .integer(1...1_000_000), "how fast a client has to send and to read")
+        "server.minBytesPerSecond", .integer(0...1_000_000),
+        "how fast a client has to send and to read; 0: as slowly as it likes"
+    )
     static let idleTimeoutSeconds = ConfigurationKey(
         "server.idleTimeoutSeconds", .integer(1...86_400), "how long a connection may be without requests")
     static let maxConnectionAgeSeconds = ConfigurationKey(

@@ -8,7 +8,7 @@ public import NIOCore
 /// ```
 ///
 /// A handler that does not read holds back the client: it may send as much as the stream's window holds, and no more until
-/// something is read. A body is read once, by one task at a time.
+/// something is read. A body is read once; tasks that read it at the same time share its pieces.
 ///
 /// Reading throws ``ServerError`` with the code `bodyTooLarge` if there is more than `server.maxRequestBodyBytes`, with
 /// `bodyTooSlow` if the client stops sending, and `CancellationError` if the stream or the connection has ended.
@@ -48,7 +48,7 @@ public struct RequestBody: AsyncSequence, Sendable {
         get async throws {
             guard case .incoming(let body) = source else { return nil }
             if let body = body.ifOnLoop { return body.trailers }
-            return try await body.suspend({ $1.resume(returning: $0.trailers) }, cancel: { _ in })
+            return try await body.suspend({ $1.continuation.resume(returning: $0.trailers) }, cancel: { _, _ in })
         }
     }
 
@@ -76,7 +76,7 @@ public struct RequestBody: AsyncSequence, Sendable {
                 case .bytes(let bytes): return bytes
                 case .end: return nil
                 case .nothingYet, nil:
-                    return try await body.suspend({ $0.wait($1) }, cancel: { $0.cancelWait() })
+                    return try await body.suspend({ $0.wait($1) }, cancel: { $0.cancelWait($1) })
                 }
             }
         }

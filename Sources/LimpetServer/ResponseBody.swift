@@ -73,16 +73,16 @@ public struct ResponseWriter: Sendable {
     public func write(_ bytes: ByteBuffer) async throws {
         if let body = body.ifOnLoop {
             if try !body.write(bytes) { return }
-            return try await self.body.suspend({ $0.wait($1) }, cancel: { $0.cancelWait() })
+            return try await self.body.suspend({ $0.wait($1) }, cancel: { $0.cancelWait($1) })
         }
         try await body.suspend(
-            { body, continuation in
+            { body, waiter in
                 do {
-                    if try body.write(bytes) { body.wait(continuation) } else { continuation.resume() }
+                    if try body.write(bytes) { body.wait(waiter) } else { waiter.continuation.resume() }
                 } catch {
-                    continuation.resume(throwing: error)
+                    waiter.continuation.resume(throwing: error)
                 }
-            }, cancel: { $0.cancelWait() })
+            }, cancel: { $0.cancelWait($1) })
     }
 
     /// Writes bytes, as ``write(_:)-(ByteBuffer)`` does.

@@ -62,12 +62,30 @@ import Testing
         #expect(state.isServing == false)
     }
 
-    @Test func `ends at once when it drains before the preface`() {
+    @Test func `waits for the preface when it drains before it, and drains then`() {
         var state = ConnectionState()
-        #expect(state.drain() == .close)
-        guard case .ignore = state.received(ByteBuffer(string: Self.preface)) else {
-            Issue.record("closed")
-            return
-        }
+        #expect(state.drain() == .awaitPreface)
+        #expect(state.drain() == .nothing)
+        let isServing = {
+            if case .feed = state.received(ByteBuffer(bytes: FrameClient.preface)) { true } else { false }
+        }()
+        #expect(isServing)
+        let isDue = state.isDrainDue
+        #expect(isDue)
+        #expect(state.drain() == .sendNotice)
+        let isLate = state.prefaceIsLate()
+        #expect(!isLate)
     }
+
+    @Test func `ends when the preface does not come while it drains`() {
+        var state = ConnectionState()
+        let isEarly = state.prefaceIsLate()
+        #expect(!isEarly)
+        #expect(state.drain() == .awaitPreface)
+        let isLate = state.prefaceIsLate()
+        #expect(isLate)
+        let isOpen = state.isOpen
+        #expect(!isOpen)
+    }
+
 }

@@ -114,7 +114,7 @@ import Tracing
             #expect(total("limpet_server_received_bytes_total", []) > 100)
             #expect(total("limpet_server_sent_bytes_total", []) > 100)
             let durations = try metrics.expectTimer("limpet_server_request_duration_seconds")
-            #expect(durations.values.count == 4)
+            #expect(durations.values.count == 5)
             #expect(durations.values.allSatisfy { $0 > 0 })
         }
     }

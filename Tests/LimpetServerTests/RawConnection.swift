@@ -33,23 +33,26 @@ enum Reaction: Equatable {
 /// A connection of the server without a socket, and with no clock but what the test says: bytes in, frames out, at once.
 /// What a server does not send can be seen as well as what it does.
 final class RawConnection {
-    let channel = EmbeddedChannel()
+    let channel: EmbeddedChannel
     private let server: ServerContext
+    private let loop: LoopContext
     private weak var handler: HTTP2ConnectionHandler?
     private var unread: [UInt8] = []
     private var pings: UInt8 = 0
 
     /// - Parameters:
+    ///   - other: a connection on the same event loop.
     ///   - handshake: sends the preface with empty SETTINGS, acknowledges the server's, and drops what the server sent.
     init(
-        limits: ServerLimits = ServerLimits(), handshake: Bool = true,
+        after other: RawConnection? = nil, limits: ServerLimits = ServerLimits(), handshake: Bool = true,
         handler: @escaping HTTP2Server.Handler = answerWhenComplete
     ) throws {
         server = ServerContext(
             handler: handler, limits: limits, logsAccess: false, logger: Logger(label: "test"),
             metrics: NOOPMetricsHandler.instance, tracer: NoOpTracer())
-        let connection = try HTTP2ConnectionHandler(
-            server: server, loop: LoopContext(channel.eventLoop, server: server))
+        channel = EmbeddedChannel(loop: other?.channel.embeddedEventLoop ?? EmbeddedEventLoop())
+        loop = other?.loop ?? LoopContext(channel.eventLoop, server: server)
+        let connection = try HTTP2ConnectionHandler(server: server, loop: loop)
         self.handler = connection
         try channel.pipeline.syncOperations.addHandler(connection)
         try channel.connect(to: SocketAddress(unixDomainSocketPath: "test")).wait()

@@ -13,8 +13,8 @@ import Testing
 
     @Test func `start a request when it is complete or the burst is over, whichever is first`() {
         var streams = StreamTable(limits: ServerLimits())
-        streams.open(1, head, body(1))
-        streams.open(3, head, body(3))
+        streams.open(1, head, body(1), at: .now())
+        streams.open(3, head, body(3), at: .now())
         let complete = streams.complete(1)
         #expect(complete?.id == 1)
         let again = streams.complete(1) == nil
@@ -28,7 +28,7 @@ import Testing
 
     @Test func `forget a request that is reset before its handler was started`() {
         var streams = StreamTable(limits: ServerLimits())
-        streams.open(1, head, body(1))
+        streams.open(1, head, body(1), at: .now())
         let closed = streams.closed(1) != nil
         #expect(closed)
         #expect(streams.takeArriving().isEmpty == true)
@@ -43,7 +43,7 @@ import Testing
         let task = Task {}
         for id in [StreamID(1), 3] {
             #expect(streams.start(id) == true)
-            streams.started(task)
+            streams.started(task, at: .now())
         }
         streams.closed(1)?.close()
         #expect(task.isCancelled)
@@ -63,8 +63,8 @@ import Testing
         var streams = StreamTable(limits: ServerLimits())
         let task = Task {}
         #expect(streams.start(1) == true)
-        streams.started(task)
-        streams.open(3, head, body(3))
+        streams.started(task, at: .now())
+        streams.open(3, head, body(3), at: .now())
         for stream in streams.closeAll() { stream.close() }
         #expect(task.isCancelled)
         #expect(streams.takeArriving().isEmpty == true)
@@ -77,7 +77,7 @@ import Testing
         let task = Task {}
         for id in [StreamID(1), 3] {
             #expect(streams.start(id) == true)
-            streams.started(task)
+            streams.started(task, at: .now())
         }
         streams.closed(1)?.close()
         #expect(streams.writes(OutgoingBody(stream: 1, length: nil, trailers: [:], connection: nil)) == false)

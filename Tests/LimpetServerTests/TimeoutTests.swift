@@ -1,4 +1,5 @@
 import HTTPTypes
+import Limpet
 import NIOCore
 import NIOEmbedded
 import Testing
@@ -89,10 +90,48 @@ import Testing
             if increment > 0 { try connection.send(windowUpdate(1, increment)) }
             connection.advance(.seconds(1))
         }
+        // What was sent before counts: 65,535 bytes at 240 a second.
+        connection.advance(.seconds(274))
         let last = try #require(try connection.take().last)
         #expect(last.kind == .resetStream && last.number(at: 0) == 8)  // CANCEL
         #expect(connection.channel.isActive)
         try connection.finish()
+    }
+
+    @Test func `cancels the writer of a stream whose window stays shut, though the client is silent`() throws {
+        let hasEnded = Locked(false)
+        let connection = try RawConnection { _ in
+            ServerResponse(
+                status: .ok,
+                body: .written { writer in
+                    defer { hasEnded.withLock { $0 = true } }
+                    while true { try await writer.write([UInt8](repeating: 1, count: 10_000)) }
+                })
+        }
+        try connection.send(Frame(kind: .windowUpdate, payload: [0x3f, 0, 0, 0]), .request(1))
+        connection.advance(.seconds(20))
+        #expect(!hasEnded.withLock { $0 })
+        connection.advance(.seconds(300))
+        #expect(hasEnded.withLock { $0 })
+        #expect(try connection.take().last?.kind == .resetStream)
+        try connection.finish()
+        #expect(!connection.isHandlerAlive)
+    }
+
+    @Test func `is as old as it is, after a time without any`() throws {
+        var limits = ServerLimits()
+        limits.maxConnectionAge = .minutes(10)
+        let connection = try RawConnection(limits: limits, handler: hello)
+        try connection.finish()
+        connection.channel.embeddedEventLoop.advanceTime(by: .hours(5))
+        let next = try RawConnection(after: connection, limits: limits, handshake: false, handler: hello)
+        next.advance(.seconds(5))
+        #expect(next.channel.isActive)
+        try next.send(bytes: FrameClient.preface)
+        try next.send(.emptySettings)
+        next.advance(.minutes(1))
+        #expect(try next.take().allSatisfy { $0.kind == .settings || $0.kind == .windowUpdate })
+        try next.finish()
     }
 
     @Test func `leaves a stream alone that is read slowly and steadily`() throws {

@@ -15,11 +15,12 @@ import NIOCore
 /// way are still served; the second, one round trip later, names the last stream that was.
 struct ConnectionState: ~Copyable {
     private enum Phase {
-        case preface(received: ByteBuffer)
+        case preface(received: ByteBuffer, isDraining: Bool)
         case active
         case noticeSent
         case lastStreamSent
         case refused
+        case ending
         case closed
     }
 
@@ -35,14 +36,14 @@ struct ConnectionState: ~Copyable {
     }
 
     enum Drain {
-        /// No request can have been sent: close.
-        case close
+        /// Requests may be on their way behind the preface: wait a moment for it.
+        case awaitPreface
         /// Send the first GOAWAY, and a PING behind it.
         case sendNotice
         case nothing
     }
 
-    private var phase = Phase.preface(received: ByteBuffer())
+    private var phase = Phase.preface(received: ByteBuffer(), isDraining: false)
     /// What a client is told that speaks HTTP/1.
     private let advice: ClientPreface.Advice
 
@@ -54,7 +55,7 @@ struct ConnectionState: ~Copyable {
     var isServing: Bool {
         switch phase {
         case .active, .noticeSent, .lastStreamSent: true
-        case .preface, .refused, .closed: false
+        case .preface, .refused, .ending, .closed: false
         }
     }
 
@@ -67,24 +68,30 @@ struct ConnectionState: ~Copyable {
     var isOpen: Bool {
         switch phase {
         case .preface, .active, .noticeSent, .lastStreamSent: true
-        case .refused, .closed: false
+        case .refused, .ending, .closed: false
         }
+    }
+
+    /// Whether everything was given to the client, and it has to close.
+    var isEnding: Bool {
+        if case .ending = phase { true } else { false }
     }
 
     mutating func received(_ bytes: ByteBuffer) -> Input {
         switch phase {
         case .active, .noticeSent, .lastStreamSent:
             return .feed(bytes)
-        case .refused, .closed:
+        case .refused, .ending, .closed:
             return .ignore
-        case .preface(var received):
+        case .preface(var received, let isDraining):
             if received.readableBytes == 0 { received = bytes } else { received.writeImmutableBuffer(bytes) }
             switch ClientPreface(received.readableBytesView) {
             case .complete:
                 phase = .active
+                isDrainDue = isDraining
                 return .feed(received)
             case .incomplete:
-                phase = .preface(received: received)
+                phase = .preface(received: received, isDraining: isDraining)
                 return .wait
             case .http1(let isHead):
                 phase = .refused
@@ -99,15 +106,35 @@ struct ConnectionState: ~Copyable {
     /// The server stops.
     mutating func drain() -> Drain {
         switch phase {
-        case .preface:
-            phase = .closed
-            return .close
+        case .preface(let received, isDraining: false):
+            phase = .preface(received: received, isDraining: true)
+            return .awaitPreface
         case .active:
+            isDrainDue = false
             phase = .noticeSent
             return .sendNotice
-        case .noticeSent, .lastStreamSent, .refused, .closed:
+        case .preface, .noticeSent, .lastStreamSent, .refused, .ending, .closed:
             return .nothing
         }
+    }
+
+    /// The client's preface came while the server stops: what came with it was read, the notice is due.
+    private(set) var isDrainDue = false
+
+    /// - Returns: whether the preface of a connection that drains has still not come.
+    mutating func prefaceIsLate() -> Bool {
+        guard case .preface(_, isDraining: true) = phase else { return false }
+        phase = .closed
+        return true
+    }
+
+    /// The session is finished: what was written has to reach the client.
+    ///
+    /// - Returns: whether it was not before.
+    mutating func finish() -> Bool {
+        guard isServing else { return false }
+        phase = .ending
+        return true
     }
 
     /// The client has answered a PING, and with it everything before: whatever it sends from now on, it sent knowing

@@ -9,7 +9,7 @@ struct ConnectionTimeouts: ~Copyable {
         var isGreeted: Bool
         /// When the header list that is being received began.
         var headerListBegan: NIODeadline?
-        /// Requests are under way.
+        /// Requests are under way, or were since the last look.
         var isBusy: Bool
         /// The client has to read, or to open the connection's window, before more can be sent.
         var isHeldBack: Bool
@@ -30,6 +30,8 @@ struct ConnectionTimeouts: ~Copyable {
     private let maxAge: TimeAmount
     private var idleSince: NIODeadline
     private var output = TransferPace()
+    /// Since when nothing is left to be sent on a connection that the server has ended.
+    private var endedSince: NIODeadline?
 
     /// - Parameter spread: from 0 to 1, another for each connection: see
     ///   ``HTTP2ServerConfiguration/maxConnectionAgeSeconds``.
@@ -41,15 +43,22 @@ struct ConnectionTimeouts: ~Copyable {
             limits.maxConnectionAge.nanoseconds - Int64(Double(limits.maxConnectionAge.nanoseconds) * spread / 10))
     }
 
-    /// The client has sent something.
-    mutating func received(at now: NIODeadline) {
-        idleSince = now
+    /// The server has ended the connection: whether the client has been given all the time it gets to read the rest and close.
+    mutating func isOver(bytesLeft: Int, bytesTaken: Int, at now: NIODeadline) -> Bool {
+        if bytesLeft > 0 {
+            endedSince = now
+            return output.isTooSlow(
+                moved: bytesTaken, at: now, interval: limits.writeTimeout, rate: limits.minBytesPerSecond)
+        }
+        let since = endedSince ?? now
+        endedSince = since
+        return now - since > limits.lingerTimeout
     }
 
     mutating func check(_ moment: Moment) -> Verdict {
         if !moment.isGreeted { return moment.now - opened > limits.prefaceTimeout ? .end(.prefaceTime) : .fine }
         if let began = moment.headerListBegan, moment.now - began > limits.headerTimeout { return .end(.headerTime) }
-        if moment.isHeldBack {
+        if moment.isHeldBack, limits.minBytesPerSecond > 0 {
             let isTooSlow = output.isTooSlow(
                 moved: moment.bytesTaken, at: moment.now, interval: limits.writeTimeout,
                 rate: limits.minBytesPerSecond)

@@ -25,7 +25,22 @@ struct FrameBudget {
     mutating func requested() { idleFrames.giveBack(Self.framesOfRequest) }
 
     /// DATA frames were sent that the client had room for.
-    mutating func sentData(frames: Int) { idleFrames.giveBack(frames * Self.framesOfData) }
+    mutating func sentData(frames: Int) {
+        idleFrames.giveBack(frames * Self.framesOfData)
+        answers.giveBack(frames)
+    }
+
+    /// A DATA frame with content has come. Clients measure the connection with a PING now and then while data flows.
+    mutating func receivedData() { answers.giveBack(1) }
+
+    /// Responses were sent whole: a client that gets work done, for many users perhaps, may let some of it go.
+    mutating func answered(_ count: Int) {
+        resets.giveBack(count)
+        provokedResets.giveBack(count)
+    }
+
+    /// The client has reset a stream that had been open for a while: it was not opened to be reset.
+    mutating func gaveUp() { resets.giveBack(1) }
 
     /// A frame has come.
     ///

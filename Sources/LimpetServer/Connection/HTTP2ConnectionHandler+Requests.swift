@@ -9,6 +9,8 @@ extension HTTP2ConnectionHandler {
     private static let bodyTooSlow = ServerResponse.text("The body comes too slowly.\n", status: .requestTimeout)
     /// RFC 9110, section 9.3.6: success would turn the stream into a tunnel.
     static let noTunnel = ServerResponse.text("This server is no proxy.\n", status: .notImplemented)
+    static let headTooLarge = ServerResponse.text(
+        "The header fields are too large.\n", status: .requestHeaderFieldsTooLarge)
     private static let unmetExpectation = ServerResponse.text(
         "The server knows no expectation but 100-continue.\n", status: .expectationFailed)
     fileprivate static let notFound = ServerResponse.text("Not found.\n", status: .notFound)
@@ -29,11 +31,11 @@ extension HTTP2ConnectionHandler {
             return try refuse(id, head, Self.unmetExpectation)
         }
         let body = IncomingBody(stream: id, limit: limit, awaitsContinue: expectation != nil, connection: self)
-        streams.open(id, head, body)
+        streams.open(id, head, body, at: loop.now)
     }
 
     /// Answers a request that no handler gets.
-    private func refuse(_ id: StreamID, _ head: HTTPRequest, _ answer: ServerResponse) throws(NGHTTP2Error) {
+    func refuse(_ id: StreamID, _ head: HTTPRequest, _ answer: ServerResponse) throws(NGHTTP2Error) {
         let exchange = exchange(id, head, RequestBody())
         let bytes = try respond(answer, to: id, isAnswerToHead: exchange.isAnswerToHead)
         server.ended(exchange, status: answer.status.code, bytes: bytes, counts: &loop.counts)
@@ -77,6 +79,8 @@ extension HTTP2ConnectionHandler {
     func start(_ request: StreamTable.Request) throws(NGHTTP2Error) {
         guard streams.start(request.id) else {
             loop.counts.hit(.liveHandlers)
+            server.ended(
+                exchange(request.id, request.head, RequestBody()), status: nil, bytes: 0, counts: &loop.counts)
             return try session.reset(request.id, .refusedStream)
         }
         let handler = server.handler
@@ -102,7 +106,7 @@ extension HTTP2ConnectionHandler {
                 await connection.write(response, for: exchange, file: path)
             }
         }
-        streams.started(task)
+        streams.started(task, at: loop.now)
     }
 
     /// A handler has returned, with all that there is to send.
@@ -192,27 +196,35 @@ extension HTTP2ConnectionHandler {
 
     /// The writer of a body has returned.
     fileprivate func ended(_ body: OutgoingBody, of exchange: Exchange, _ status: Int, _ failure: (any Error)?) {
+        var isWritten = false
         do {
             if let failure { throw failure }
             try body.end()
+            isWritten = true
         } catch {
+            body.close()
             if !(error is CancellationError) {
                 exchange.request.logger.error(
                     "the body of a response could not be written",
                     metadata: ["error.type": "\(type(of: error))", "error": "\(error)"])
             }
-            if state.isServing {
-                attempt { () throws(NGHTTP2Error) in try session.reset(body.stream, .internalError) }
-            }
         }
-        finishedWriting(exchange, status: failure == nil ? status : nil, bytes: body.written)
+        let isAwaited = finishedWriting(exchange, status: isWritten ? status : nil, bytes: body.written)
+        // A stream that the client has reset is not reset in answer (RFC 9113, section 5.4.2).
+        if !isWritten, isAwaited, state.isServing {
+            attempt { () throws(NGHTTP2Error) in try session.reset(body.stream, .internalError) }
+        }
         scheduleFlush()
     }
 
-    private func finishedWriting(_ exchange: Exchange, status: Int?, bytes: Int) {
-        streams.finished(exchange.id)?.close()
+    /// - Returns: whether the stream was open until now.
+    @discardableResult
+    private func finishedWriting(_ exchange: Exchange, status: Int?, bytes: Int) -> Bool {
+        let stream = streams.finished(exchange.id)
+        stream?.close()
         server.ended(exchange, status: status, bytes: bytes, counts: &loop.counts)
         if context == nil { leaveIfDone() }
+        return stream != nil
     }
 }
 

@@ -30,6 +30,8 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
     /// The open streams and the client's resets that have been counted.
     private var countedStreams = 0
     private var countedResets = 0
+    /// The streams that had been opened at the last tick.
+    private var seenStreams = 0
 
     /// - Parameter advice: what a client is told that speaks HTTP/1.
     init(server: ServerContext, loop: LoopContext, advice: ClientPreface.Advice = .priorKnowledge) throws {
@@ -47,16 +49,19 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
 
     func handlerAdded(context: ChannelHandlerContext) {
         self.context = context
-        server.connections.add(context.channel, for: self)
         loop.add(self)
+        // Only now is the loop's time that of this moment.
+        timeouts = ConnectionTimeouts(limits: server.limits, opened: loop.now, spread: .random(in: 0...1))
+        server.connections.add(context.channel, for: self)
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        timeouts.received(at: loop.now)
         let bytes = unwrapInboundIn(data)
         loop.counts.receivedBytes += bytes.readableBytes
         switch state.received(bytes) {
-        case .feed(let bytes): feed(bytes, context)
+        case .feed(let bytes):
+            feed(bytes, context)
+            if state.isDrainDue { drain(context) }
         case .refuse(let answer): refuse(answer, context)
         case .wait, .ignore: break
         }
@@ -77,13 +82,23 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
     }
 
     func channelInactive(context: ChannelHandlerContext) {
+        leave()
+        context.fireChannelInactive()
+    }
+
+    /// A channel that was closed while it was being accepted has never been active.
+    func handlerRemoved(context: ChannelHandlerContext) {
+        leave()
+    }
+
+    private func leave() {
+        guard context != nil else { return }
         _ = state.close()
         count(openStreams: 0)
         loop.remove(self)
         for stream in streams.closeAll() { stream.close() }
-        self.context = nil
+        context = nil
         leaveIfDone()
-        context.fireChannelInactive()
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
@@ -96,15 +111,8 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
     private func feed(_ bytes: ByteBuffer, _ context: ChannelHandlerContext) {
         isReading = true
         let verdict = inbound.received(bytes, at: loop.now)
-        attempt { () throws(NGHTTP2Error) in
-            defer { session.takeEvents(&events) }
-            try session.receive(verdict.readable(bytes))
-        }
-        // What came before the connection failed is not handled either: its answer could not be sent.
-        for event in events where state.isServing {
-            attempt { () throws(NGHTTP2Error) in try handle(event) }
-        }
-        events.removeAll(keepingCapacity: true)
+        attempt { () throws(NGHTTP2Error) in try session.receive(verdict.readable(bytes)) }
+        handleEvents()
         for request in streams.takeArriving() where state.isServing {
             attempt { () throws(NGHTTP2Error) in try start(request) }
         }
@@ -114,21 +122,31 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
         }
     }
 
+    private func handleEvents() {
+        session.takeEvents(&events)
+        // What came before the connection failed is not handled either: its answer could not be sent.
+        for event in events where state.isServing {
+            attempt { () throws(NGHTTP2Error) in try handle(event) }
+        }
+        events.removeAll(keepingCapacity: true)
+    }
+
     private func handle(_ event: HTTP2Event) throws(NGHTTP2Error) {
         switch event {
         case .request(let id, let head, _) where head.method == .connect:
-            try respond(Self.noTunnel, to: id, isAnswerToHead: false)
+            try refuse(id, head, Self.noTunnel)
         case .request(let id, let head, let isComplete):
             if isComplete {
                 try start(StreamTable.Request(id: id, head: head, body: nil))
             } else {
                 try open(id, head)
             }
-        case .oversizedRequest(let id, let method):
+        case .oversizedRequest(let id, let head):
             loop.counts.hit(.headerList)
-            loop.counts.answered(HTTPResponse.Status.requestHeaderFieldsTooLarge.code)
-            let answer = ServerResponse.text("The header fields are too large.\n", status: .requestHeaderFieldsTooLarge)
-            try respond(answer, to: id, isAnswerToHead: method == .head)
+            try refuse(id, head, Self.headTooLarge)
+        case .unsentHead(let id):
+            server.logger.error("the header fields of a response are too large to be sent")
+            try session.reset(id, .internalError)
         case .body(let id, let bytes):
             let count = bytes.readableBytes
             try giveBack(unread.received(count, ofLoop: &loop.unreadBytes))
@@ -137,9 +155,11 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
             streams.body(id)?.complete(trailers: trailers)
             if let request = streams.complete(id) { try start(request) }
         case .closed(let id):
-            streams.closed(id)?.close()
+            guard let stream = streams.closed(id) else { break }
+            if loop.now - stream.began >= server.limits.patience { inbound.gaveUp() }
+            stream.close()
         case .pingAnswered:
-            if state.pingAnswered() { try session.refuseNewStreams() }
+            if state.pingAnswered() { session.refuseNewStreams() }
         }
     }
 
@@ -160,7 +180,7 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
         guard state.isServing else { return }
         attempt { () throws(NGHTTP2Error) in
             var isMoreLeft = true
-            while isMoreLeft, context.channel.isWritable {
+            while isMoreLeft, state.isServing, context.channel.isWritable {
                 loop.output.clear()
                 isMoreLeft = try session.write(to: &loop.output)
                 if loop.output.readableBytes > 0 {
@@ -174,21 +194,34 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
                 if let fault = inbound.sent(frames, isAll: !isMoreLeft, at: loop.now) {
                     return fail(fault)
                 }
+                // Streams end when their last frame is sent, or a reset.
+                if session.hasEvents {
+                    handleEvents()
+                    isMoreLeft = true
+                }
             }
         }
-        if state.isServing, session.isFinished, state.close() { context.close(promise: nil) }
+        // For writing only: what is still to be sent would be lost with the rest.
+        if session.isFinished, state.finish() { context.close(mode: .output, promise: nil) }
     }
 
     // MARK: Time
 
     /// Looks at what the client has not done in time. Called once a ``ServerLimits/tick``.
     func tick() {
-        guard let context, state.isOpen else { return }
+        guard let context, state.isOpen || state.isEnding else { return }
         count(openStreams: session.openStreams)
+        let isBusy = session.openStreams > 0 || session.openedStreams != seenStreams
+        seenStreams = session.openedStreams
         let buffered = bufferedBytes(context.channel)
+        if state.isEnding {
+            let isOver = timeouts.isOver(bytesLeft: buffered, bytesTaken: bytesWritten - buffered, at: loop.now)
+            if isOver { context.close(promise: nil) }
+            return
+        }
         let moment = ConnectionTimeouts.Moment(
             now: loop.now, isGreeted: session.isGreeted, headerListBegan: inbound.headerListBegan,
-            isBusy: session.openStreams > 0, isHeldBack: buffered > 0 || session.isHeldBack,
+            isBusy: isBusy, isHeldBack: buffered > 0 || session.isHeldBack,
             bytesTaken: bytesWritten - buffered)
         switch timeouts.check(moment) {
         case .fine: break
@@ -197,7 +230,12 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
             drain(context)
         case .end(let limit): return fail(limit)
         }
-        for body in streams.slowBodies(at: loop.now, server.limits) {
+        if unread.isShut {
+            attempt { () throws(NGHTTP2Error) in try giveBack(unread.credit(loop.unreadBytes)) }
+            flush(context)
+        }
+        // Nobody can be blamed who may not send.
+        for body in unread.isShut ? [] : streams.slowBodies(at: loop.now, server.limits) {
             loop.counts.hit(.bodyRate)
             body.fail(ServerError(.bodyTooSlow, "the client sends the request's body too slowly"))
         }
@@ -235,7 +273,10 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
     private func drain(_ context: ChannelHandlerContext) {
         switch state.drain() {
         case .nothing: break
-        case .close: context.close(promise: nil)
+        case .awaitPreface:
+            context.eventLoop.assumeIsolated().scheduleTask(in: server.limits.drainPingTimeout) {
+                if let context = self.context, self.state.prefaceIsLate() { context.close(promise: nil) }
+            }
         case .sendNotice:
             attempt { () throws(NGHTTP2Error) in try session.noticeShutdown() }
             flush(context)
@@ -248,7 +289,7 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
     /// The client has not answered the PING behind the first GOAWAY: it gets the second one anyway.
     private func finishNotice() {
         guard let context, state.pingAnswered() else { return }
-        attempt { () throws(NGHTTP2Error) in try session.refuseNewStreams() }
+        session.refuseNewStreams()
         flush(context)
     }
 

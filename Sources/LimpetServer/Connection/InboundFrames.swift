@@ -109,10 +109,14 @@ struct InboundFrames: ~Copyable {
     mutating func sent(_ frames: OutboundFrames, isAll: Bool, at now: NIODeadline) -> ConnectionFault? {
         defer { if isAll { isSettingsDue = false } }
         if frames.data > 0 { budget.sentData(frames: frames.data) }
+        if frames.answers > 0 { budget.answered(frames.answers) }
         guard frames.provokedResets > 0 else { return nil }
         if isSettingsDue, frames.hasFlowControlError { return .windowOverflow }
         return budget.provoked(resets: frames.provokedResets, at: now).map { .limit($0) }
     }
+
+    /// The client has reset a stream that had been open for a while.
+    mutating func gaveUp() { budget.gaveUp() }
 
     // MARK: Frames
 
@@ -192,6 +196,7 @@ struct InboundFrames: ~Copyable {
             case .known: cost = .noProgress
             }
         case .data:
+            if header.length > frame.number { budget.receivedData() }
             if header.endsStream || header.length > frame.number { return nil }
             cost = .noProgress
         case .windowUpdate:
@@ -218,6 +223,8 @@ struct InboundFrames: ~Copyable {
 struct OutboundFrames {
     /// DATA frames that the client's windows had room for.
     var data = 0
+    /// Responses whose end was sent.
+    var answers = 0
     /// RST_STREAM frames.
     var resets = 0
     /// Those that blame the client.

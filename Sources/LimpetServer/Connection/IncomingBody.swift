@@ -21,7 +21,7 @@ final class IncomingBody {
 
     let stream: StreamID
     private var chunks: Deque<ByteBuffer> = []
-    private var waiter: CheckedContinuation<ByteBuffer?, any Error>?
+    private var waiters: Deque<Waiter<ByteBuffer?>> = []
     private var end = End.open
     private let limit: Int
     /// The client waits for an interim response before it sends the body (RFC 9110, section 10.1.1).
@@ -45,7 +45,7 @@ final class IncomingBody {
 
     /// Whether the client sends too slowly what the handler waits for.
     func isTooSlow(at now: NIODeadline, _ limits: ServerLimits) -> Bool {
-        guard waiter != nil else {
+        guard !waiters.isEmpty, limits.minBytesPerSecond > 0 else {
             pace.pause()
             return false
         }
@@ -64,23 +64,35 @@ final class IncomingBody {
             fail(ServerError.bodyTooLarge(limit))
             return false
         }
-        if let waiter {
-            self.waiter = nil
-            waiter.resume(returning: bytes)
+        if let waiter = waiters.popFirst() {
+            waiter.continuation.resume(returning: bytes)
             connection?.bodyWasRead(bytes.readableBytes, on: stream)
         } else {
             unread += bytes.readableBytes
-            chunks.append(bytes)
+            keep(bytes)
         }
         return true
     }
+
+    /// Bytes share what was read from the socket in one go, up to 64 KiB: a client that sends a few at a time must not make all of that
+    /// stay.
+    private func keep(_ bytes: ByteBuffer) {
+        guard bytes.readableBytes < bytes.storageCapacity / 2 else { return chunks.append(bytes) }
+        if let last = chunks.indices.last, chunks[last].readableBytes + bytes.readableBytes <= Self.joinedChunk {
+            chunks[last].writeImmutableBuffer(bytes)
+        } else {
+            chunks.append(ByteBuffer(bytes: bytes.readableBytesView))
+        }
+    }
+
+    /// Small pieces are joined up to this size.
+    private static let joinedChunk = 16 * 1024
 
     func complete(trailers: HTTPFields?) {
         guard case .open = end else { return }
         self.trailers = trailers
         end = .complete
-        waiter?.resume(returning: nil)
-        waiter = nil
+        waiters.resumeAll(with: .success(nil))
     }
 
     /// What has not come will not come, and what was not read is gone.
@@ -88,14 +100,14 @@ final class IncomingBody {
         guard case .open = end else { return }
         end = .failed(error)
         drop()
-        waiter?.resume(throwing: error)
-        waiter = nil
+        waiters.resumeAll(with: .failure(error))
     }
 
-    /// The stream is gone, or its handler has returned.
+    /// The stream is gone, or its handler has returned. A part that was not read is gone with it: nobody is to take the rest for
+    /// the whole.
     func close() {
+        if unread > 0 { end = .open }
         fail(CancellationError())
-        drop()
         connection = nil
     }
 
@@ -121,26 +133,22 @@ final class IncomingBody {
     }
 
     /// Waits for bytes or the end.
-    func wait(_ continuation: CheckedContinuation<ByteBuffer?, any Error>) {
-        precondition(waiter == nil, "a request's body is read by one task at a time")
+    func wait(_ waiter: Waiter<ByteBuffer?>) {
         do {
             switch try next() {
-            case .bytes(let bytes): continuation.resume(returning: bytes)
-            case .end: continuation.resume(returning: nil)
+            case .bytes(let bytes): waiter.continuation.resume(returning: bytes)
+            case .end: waiter.continuation.resume(returning: nil)
             case .nothingYet:
-                waiter = continuation
+                waiters.append(waiter)
                 if awaitsContinue {
                     awaitsContinue = false
                     connection?.askForBody(on: stream)
                 }
             }
         } catch {
-            continuation.resume(throwing: error)
+            waiter.continuation.resume(throwing: error)
         }
     }
 
-    func cancelWait() {
-        waiter?.resume(throwing: CancellationError())
-        waiter = nil
-    }
+    func cancelWait(_ name: WaiterName) { waiters.cancel(name) }
 }

@@ -8,7 +8,7 @@ import NIOCore
 final class OutgoingBody {
     let stream: StreamID
     private var chunks: Deque<ByteBuffer> = []
-    private var waiter: CheckedContinuation<Void, any Error>?
+    private var waiters: Deque<Waiter<Void>> = []
     /// The fields that follow.
     var trailers: HTTPFields
     private var isEnded = false
@@ -70,29 +70,24 @@ final class OutgoingBody {
         connection?.bodyHasMore(stream)
     }
 
-    /// The writer waits until the client has read. One at a time.
-    func wait(_ continuation: CheckedContinuation<Void, any Error>) {
-        precondition(waiter == nil, "a response's body is written by one task at a time")
-        if connection == nil { return continuation.resume(throwing: CancellationError()) }
-        waiter = continuation
+    /// The writer waits until the client has read.
+    func wait(_ waiter: Waiter<Void>) {
+        guard connection != nil else { return waiter.continuation.resume(throwing: CancellationError()) }
+        if waiting < Self.highWater { return waiter.continuation.resume() }
+        waiters.append(waiter)
     }
 
-    func cancelWait() {
-        wake(.failure(CancellationError()))
-    }
+    func cancelWait(_ name: WaiterName) { waiters.cancel(name) }
 
     /// Lets the writer go on.
-    func wake(_ result: Result<Void, any Error> = .success(())) {
-        waiter?.resume(with: result)
-        waiter = nil
-    }
+    func wake() { waiters.resumeAll(with: .success(())) }
 
-    /// The stream is gone.
+    /// The stream is gone, or the writer has failed.
     func close() {
         connection = nil
         chunks.removeAll()
         waiting = 0
-        cancelWait()
+        waiters.resumeAll(with: .failure(CancellationError()))
     }
 
     // MARK: The session's side
@@ -118,6 +113,6 @@ final class OutgoingBody {
             if chunk.readableBytes > 0 { chunks.prepend(chunk) }
         }
         waiting -= count
-        return waiter != nil && waiting < Self.highWater / 2
+        return !waiters.isEmpty && waiting < Self.highWater / 2
     }
 }

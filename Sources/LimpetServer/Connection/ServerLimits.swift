@@ -99,6 +99,16 @@ struct ServerLimits: Sendable {
     /// are shut or opened byte by byte), for each stream and for the connection.
     var writeTimeout = TimeAmount.seconds(30)
 
+    /// What a stream whose window is shut gets on top of ``writeTimeout`` for what it was sent before, at most.
+    var maxWriteGrace = TimeAmount.minutes(5)
+
+    /// How long a client may take to close a connection that the server has ended, after it was given everything.
+    var lingerTimeout = TimeAmount.seconds(5)
+
+    /// A stream that was open for so long before the client resets it was not opened to be reset: a balancer's time-outs
+    /// are no rapid reset.
+    var patience = TimeAmount.seconds(1)
+
     /// See ``HTTP2ServerConfiguration/idleTimeoutSeconds``.
     var idleTimeout: TimeAmount
 

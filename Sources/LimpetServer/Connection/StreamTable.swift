@@ -31,6 +31,8 @@ struct StreamTable: ~Copyable {
         fileprivate var incoming: IncomingBody?
         fileprivate var outgoing: OutgoingBody?
         fileprivate var task: Task<Void, Never>?
+        /// When its handler suspended, or its body began to come.
+        fileprivate(set) var began = NIODeadline.distantFuture
 
         /// Nobody is to go on with the stream: neither its handler, if that is still running, nor who waits for bytes.
         func close() {
@@ -55,8 +57,8 @@ struct StreamTable: ~Copyable {
     // MARK: Requests
 
     /// A request has begun whose body follows.
-    mutating func open(_ id: StreamID, _ head: HTTPRequest, _ body: IncomingBody) {
-        streams[id] = Stream(incoming: body)
+    mutating func open(_ id: StreamID, _ head: HTTPRequest, _ body: IncomingBody, at now: NIODeadline) {
+        streams[id] = Stream(incoming: body, began: now)
         arriving.append(Request(id: id, head: head, body: body))
     }
 
@@ -93,10 +95,10 @@ struct StreamTable: ~Copyable {
     }
 
     /// The handler that was started last has suspended or returned.
-    mutating func started(_ task: Task<Void, Never>) {
+    mutating func started(_ task: Task<Void, Never>, at now: NIODeadline) {
         guard let id = starting else { return }
         starting = nil
-        streams[id, default: Stream()].task = task
+        streams[id, default: Stream(began: now)].task = task
     }
 
     /// A handler has returned, and writes the body of its response.

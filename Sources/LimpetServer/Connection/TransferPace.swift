@@ -28,9 +28,10 @@ struct TransferPace {
         let passed = now - began
         guard passed >= interval else { return false }
         let expected = Int(passed.nanoseconds) / 1_000_000_000 * rate
-        guard moved - movedBefore >= max(expected, 1) else { return true }
-        self.began = now
-        movedBefore = moved
-        return false
+        defer {
+            self.began = now
+            movedBefore = moved
+        }
+        return moved - movedBefore < max(expected, 1)
     }
 }

@@ -39,7 +39,11 @@ struct UnreadBodies {
         return credit(ofLoop)
     }
 
-    private mutating func credit(_ ofLoop: Int) -> Int {
+    /// Whether the client waits for its window.
+    var isShut: Bool { owed > 0 }
+
+    /// - Returns: how many bytes the client may send more, now that others have read.
+    mutating func credit(_ ofLoop: Int) -> Int {
         guard unread <= allowance || unread <= limit && ofLoop <= limitOfLoop else { return 0 }
         defer { owed = 0 }
         return owed

@@ -19,8 +19,12 @@ struct ConnectionRecord {
     var sentFrames = OutboundFrames()
     /// A PING has to follow what is queued.
     var isPingDue = false
+    /// A GOAWAY that names the last stream has to.
+    var isGoAwayDue = false
     /// The streams that are open or half-closed (RFC 9113, section 5.1).
     private(set) var openStreams = 0
+    /// The streams that were opened, in all.
+    private(set) var openedStreams = 0
     /// Those of them whose request is not complete.
     private var incompleteRequests: Set<StreamID> = []
     /// Those whose response has been sent whole before that.
@@ -38,7 +42,10 @@ struct ConnectionRecord {
 
     /// The fields of a header list begin.
     mutating func beganHeaders(isRequest: Bool) {
-        if isRequest { openStreams += 1 }
+        if isRequest {
+            openStreams += 1
+            openedStreams += 1
+        }
         head.begin(isTrailers: !isRequest)
     }
 
@@ -52,7 +59,7 @@ struct ConnectionRecord {
             guard let request = head.finish() else { return false }
             if !frame.endsStream { incompleteRequests.insert(frame.stream) }
             if head.isOversized {
-                events.append(.oversizedRequest(frame.stream, request.method))
+                events.append(.oversizedRequest(frame.stream, request))
             } else {
                 events.append(.request(frame.stream, request, isComplete: frame.endsStream))
             }
@@ -98,10 +105,11 @@ struct ConnectionRecord {
 
     /// A frame has been handed out to be sent.
     mutating func sent(_ frame: FrameHeader) {
-        guard !incompleteRequests.isEmpty, frame.endsStream, frame.kind == .headers || frame.kind == .data,
-            incompleteRequests.contains(frame.stream)
-        else { return }
-        answeredRequests.append(frame.stream)
+        guard frame.kind == .headers || frame.kind == .data, frame.endsStream else { return }
+        sentFrames.answers += 1
+        if !incompleteRequests.isEmpty, incompleteRequests.contains(frame.stream) {
+            answeredRequests.append(frame.stream)
+        }
     }
 
     /// A stream whose response has been sent before its request was complete: what is left of the request is called

@@ -6,13 +6,15 @@ enum HTTP2Event {
     /// A request; `isComplete`: without a body.
     case request(StreamID, HTTPRequest, isComplete: Bool)
     /// A request whose header list is over the limit, and was not kept.
-    case oversizedRequest(StreamID, HTTPRequest.Method)
+    case oversizedRequest(StreamID, HTTPRequest)
     /// A piece of a request's body. It shares the storage of the bytes that were received.
     case body(StreamID, ByteBuffer)
     /// The end of a request with a body, with the fields that followed it.
     case endOfRequest(StreamID, trailers: HTTPFields?)
     /// The stream has ended, or was reset by either side.
     case closed(StreamID)
+    /// The header fields of a response are too large to be sent: it was dropped.
+    case unsentHead(StreamID)
     /// The client has answered a PING.
     case pingAnswered
 }

@@ -65,6 +65,7 @@ struct NGHTTP2Session: ~Copyable {
         nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, onDataReceived)
         nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, onStreamClosed)
         nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, onFrameSent)
+        nghttp2_session_callbacks_set_on_frame_not_send_callback(callbacks, onFrameNotSent)
         nghttp2_session_callbacks_set_send_data_callback(callbacks, sendBody)
 
         // The session copies the callbacks and the options.
@@ -99,8 +100,6 @@ struct NGHTTP2Session: ~Copyable {
     // MARK: Input
 
     /// Reads what the client has sent. Take the events afterwards, also if it throws.
-    ///
-    /// - Parameter now: the time, as exact as the limits per second need it.
     mutating func receive(_ input: ByteBuffer) throws(NGHTTP2Error) {
         record.pointee.input = input
         defer { record.pointee.input = ByteBuffer() }
@@ -170,7 +169,9 @@ struct NGHTTP2Session: ~Copyable {
 
     /// A body that had nothing to send has now.
     mutating func resume(_ id: StreamID) throws(NGHTTP2Error) {
-        try NGHTTP2Error.check(nghttp2_session_resume_data(session, id))
+        let status = nghttp2_session_resume_data(session, id)
+        // The stream was closed meanwhile.
+        if status != NGHTTP2_ERR_INVALID_ARGUMENT.rawValue { try NGHTTP2Error.check(status) }
     }
 
     /// The bodies whose writers can go on, since the last call.
@@ -189,10 +190,9 @@ struct NGHTTP2Session: ~Copyable {
     }
 
     /// Queues the GOAWAY that names the last stream which was served; streams after it are ignored.
-    mutating func refuseNewStreams() throws(NGHTTP2Error) {
-        let last = nghttp2_session_get_last_proc_stream_id(session)
-        try NGHTTP2Error.check(
-            nghttp2_submit_goaway(session, noFlags, last, HTTP2ErrorCode.noError.rawValue, nil, 0))
+    mutating func refuseNewStreams() {
+        // Not submitted yet: streams that are served until it is sent count.
+        record.pointee.isGoAwayDue = true
     }
 
     /// Queues a GOAWAY after which the session is finished.
@@ -229,6 +229,13 @@ struct NGHTTP2Session: ~Copyable {
             try NGHTTP2Error.check(nghttp2_submit_ping(session, noFlags, nil))
             return true
         }
+        if record.pointee.isGoAwayDue {
+            record.pointee.isGoAwayDue = false
+            let last = nghttp2_session_get_last_proc_stream_id(session)
+            try NGHTTP2Error.check(
+                nghttp2_submit_goaway(session, noFlags, last, HTTP2ErrorCode.noError.rawValue, nil, 0))
+            return true
+        }
         guard let id = record.pointee.takeAnsweredRequest() else { return false }
         try NGHTTP2Error.check(
             nghttp2_submit_rst_stream(session, noFlags, id, HTTP2ErrorCode.noError.rawValue))
@@ -249,8 +256,12 @@ struct NGHTTP2Session: ~Copyable {
     /// The number of frames that wait to be sent, bodies not counted.
     var queuedFrames: Int { nghttp2_session_get_outbound_queue_size(session) }
 
-    /// The number of streams that are open or half-closed.
+    /// The number of streams that are open or half-closed, and of those that were opened in all.
     var openStreams: Int { record.pointee.openStreams }
+    var openedStreams: Int { record.pointee.openedStreams }
+
+    /// Whether something has happened that was not handed out.
+    var hasEvents: Bool { !record.pointee.events.isEmpty }
 
     /// Whether bodies are being sent.
     var isSendingBodies: Bool { !record.pointee.bodies.isEmpty }
@@ -290,16 +301,13 @@ private func record(_ userData: UnsafeMutableRawPointer?) -> UnsafeMutablePointe
 }
 
 extension FrameHeader {
-    fileprivate init(_ header: nghttp2_frame_hd) {
-        self.init(
-            kind: FrameKind(rawValue: header.type), flags: header.flags, stream: header.stream_id,
-            length: header.length)
-    }
-
     fileprivate init(_ frame: UnsafePointer<nghttp2_frame>?) {
         guard let frame else { preconditionFailure("the library calls with a frame") }
         // Every member of the union `nghttp2_frame` begins with the header.
-        self.init(UnsafeRawPointer(frame).assumingMemoryBound(to: nghttp2_frame_hd.self).pointee)
+        let header = UnsafeRawPointer(frame).assumingMemoryBound(to: nghttp2_frame_hd.self).pointee
+        self.init(
+            kind: FrameKind(rawValue: header.type), flags: header.flags, stream: header.stream_id,
+            length: header.length)
     }
 }
 
@@ -368,6 +376,17 @@ private func onFrameSent(
     record(userData).pointee.sent(header)
     if header.kind == .resetStream, let frame {
         record(userData).pointee.sentFrames.reset(frame.pointee.rst_stream.error_code)
+    }
+    return 0
+}
+
+private func onFrameNotSent(
+    _: OpaquePointer?, frame: UnsafePointer<nghttp2_frame>?, code: Int32, userData: UnsafeMutableRawPointer?
+) -> Int32 {
+    let header = FrameHeader(frame)
+    // Other reasons are that the stream is closed or about to be.
+    if header.kind == .headers, code == NGHTTP2_ERR_FRAME_SIZE_ERROR.rawValue {
+        record(userData).pointee.events.append(.unsentHead(header.stream))
     }
     return 0
 }

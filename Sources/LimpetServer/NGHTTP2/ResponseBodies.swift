@@ -108,11 +108,15 @@ struct ResponseBodies {
     /// - Parameter isHeldBack: whether the client's window for the stream is empty.
     /// - Returns: whether the client takes the body too slowly.
     mutating func isTooSlow(_ slot: Int, isHeldBack: Bool, at now: NIODeadline, _ limits: ServerLimits) -> Bool {
-        guard isHeldBack else {
+        guard isHeldBack, limits.minBytesPerSecond > 0 else {
             bodies[slot].pace.pause()
             return false
         }
+        // What was sent may still be on its way: a client on a slow link opens a large window only after it has read half.
+        let sent = bodies[slot].sent
+        let onItsWay = TimeAmount.seconds(Int64(sent / max(limits.minBytesPerSecond, 1)))
         return bodies[slot].pace.isTooSlow(
-            moved: bodies[slot].sent, at: now, interval: limits.writeTimeout, rate: limits.minBytesPerSecond)
+            moved: sent, at: now, interval: limits.writeTimeout + min(onItsWay, limits.maxWriteGrace),
+            rate: limits.minBytesPerSecond)
     }
 }
