@@ -147,8 +147,7 @@ struct NGHTTP2Session: ~Copyable {
         // The number of the slot + 1 in place of a pointer: it is never dereferenced, and a stream without has `nil`.
         let mark = UnsafeMutableRawPointer(bitPattern: slot + 1)
         guard nghttp2_session_set_stream_user_data(session, id, mark) == 0 else {
-            record.pointee.bodies.remove(slot)
-            return
+            return record.pointee.bodies.remove(slot)
         }
         var provider = nghttp2_data_provider(
             source: nghttp2_data_source(fd: Int32(slot)), read_callback: readBody)
@@ -163,8 +162,7 @@ struct NGHTTP2Session: ~Copyable {
 
     /// Queues an interim response (RFC 9110, section 15.2).
     mutating func inform(_ id: StreamID, _ fields: borrowing FieldBlock) throws(NGHTTP2Error) {
-        let status = fields.withEntries { nghttp2_submit_headers(session, noFlags, id, nil, $0, $1, nil) }
-        try NGHTTP2Error.check(status)
+        try NGHTTP2Error.check(fields.withEntries { nghttp2_submit_headers(session, noFlags, id, nil, $0, $1, nil) })
     }
 
     /// A body that had nothing to send has now.
@@ -277,8 +275,7 @@ struct NGHTTP2Session: ~Copyable {
         record.pointee.bodies.slots.compactMap { slot in
             guard let id = record.pointee.bodies.streamToSend(slot) else { return nil }
             let isHeldBack = nghttp2_session_get_stream_remote_window_size(session, id) <= 0
-            let isTooSlow = record.pointee.bodies.isTooSlow(slot, isHeldBack: isHeldBack, at: now, limits)
-            return isTooSlow ? id : nil
+            return record.pointee.bodies.isTooSlow(slot, isHeldBack: isHeldBack, at: now, limits) ? id : nil
         }
     }
 }
