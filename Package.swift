@@ -98,8 +98,9 @@ let package = Package(
             path: "Samples/Failover", exclude: ["README.md", "demo", "haproxy.cfg", "node.json"],
             swiftSettings: settings),
         .executableTarget(
-            name: "BenchmarkServer", dependencies: ["Limpet", "LimpetServer", httpTypes, lifecycle, logging, signals],
-            path: "Benchmarks/Server", exclude: ["README.md", "run"], swiftSettings: settings),
+            name: "BenchmarkServer",
+            dependencies: ["Limpet", "LimpetServer", httpTypes, lifecycle, logging, nio, signals],
+            path: "Benchmarks/Server", exclude: ["README.md", "idle", "run"], swiftSettings: settings),
 
         .executableTarget(
             name: "BenchmarkSessions", dependencies: ["Limpet", httpTypes, logging], path: "Benchmarks/Sessions",
