@@ -3,9 +3,10 @@
 JOBS ?= 2
 BUILD_PACKAGES := libnghttp2-dev libmemcached-dev pkg-config
 RUN_PACKAGES := memcached haproxy curl nghttp2-client openssl chromium
+SEQUENCES ?= 1000000
 BENCH_PACKAGES := nghttp2-server python3 valgrind
 
-.PHONY: demo test sanitize lint bench packages
+.PHONY: demo test sanitize fuzz lint bench packages
 
 demo: packages            ## two nodes, one session, kill -9: Samples/Failover
 	swift build -j $(JOBS) -c release --product failover-node
@@ -21,6 +22,9 @@ sanitize: packages        ## the concurrent tests under the thread sanitizer, th
 	# What XCTest and Foundation leave behind is not ours to free.
 	ASAN_OPTIONS=detect_leaks=0 swift test -j $(JOBS) --sanitize address --scratch-path .build/address \
 	    --filter '^(LimpetMemcachedTests|LimpetServerTests)'
+
+fuzz: packages            ## damaged frames against the server's connection, under the address sanitizer: SEQUENCES of them
+	JOBS=$(JOBS) Tests/Fuzz/run $(SEQUENCES)
 
 lint:                     ## the formatter's rules, as errors
 	swift format lint --strict --recursive Package.swift Sources Tests Samples Benchmarks

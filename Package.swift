@@ -136,3 +136,21 @@ let package = Package(
             swiftSettings: settings),
     ]
 )
+
+// The server's connection under damaged frames, as a program: `make fuzz`. It needs the internals of LimpetServer, and the
+// address sanitizer in both and nowhere else: what else they are built of is what every release build has.
+if Context.environment["LIMPET_FUZZ"] != nil {
+    let instrumented: [SwiftSetting] = settings + [.unsafeFlags(["-sanitize=address", "-enable-testing"])]
+    for target in package.targets where target.name == "LimpetServer" { target.swiftSettings = instrumented }
+    package.targets.removeAll(where: \.isTest)
+    package.targets.append(
+        .executableTarget(
+            name: "FuzzConnection",
+            dependencies: [
+                "LimpetServer", httpTypes, logging, nio, .product(name: "Metrics", package: "swift-metrics"),
+                .product(name: "NIOEmbedded", package: "swift-nio"),
+                .product(name: "Tracing", package: "swift-distributed-tracing"),
+            ],
+            path: "Tests/Fuzz", exclude: ["run"], swiftSettings: instrumented,
+            linkerSettings: [.unsafeFlags(["-sanitize=address"])]))
+}

@@ -84,7 +84,7 @@ import Testing
     /// What becomes of frames behind a preface.
     private func verdict(_ frames: [Frame], limits: ServerLimits = ServerLimits()) -> InboundFrames.Verdict {
         var inbound = InboundFrames(limits: limits)
-        #expect(inbound.received(ByteBuffer(bytes: FrameClient.preface), at: now) == .pass)
+        #expect(inbound.received(ByteBuffer(bytes: Frame.preface), at: now) == .pass)
         return inbound.received(bytes(frames), at: now)
     }
 
@@ -94,7 +94,7 @@ import Testing
             Frame.data(1, [1, 2, 3], endStream: false).padded(3),
             .windowUpdate(1, 2000), .data(1, []), .request(5), .ping(), .request(3),
         ]
-        let whole = FrameClient.preface + bytes(frames).readableBytesView
+        let whole = Frame.preface + bytes(frames).readableBytesView
         let last = bytes([frames[7]]).readableBytes
         for cut in 0...whole.count {
             var inbound = InboundFrames(limits: ServerLimits())
@@ -113,7 +113,7 @@ import Testing
     @Test func `are found byte by byte`() {
         var inbound = InboundFrames(limits: ServerLimits())
         let whole =
-            FrameClient.preface
+            Frame.preface
             + bytes([.emptySettings, .request(5), .windowUpdate(5, 7), .request(3)])
             .readableBytesView
         var verdict = InboundFrames.Verdict.pass
@@ -124,7 +124,7 @@ import Testing
     @Test func `tell since when a header list is under way`() {
         var inbound = InboundFrames(limits: ServerLimits())
         let head = Frame.block(1, requestBlock(), flags: Frame.endStream)
-        let whole = FrameClient.preface + (head.bytes + Frame.continuation(1, [1, 2]).bytes)
+        let whole = Frame.preface + (head.bytes + Frame.continuation(1, [1, 2]).bytes)
         for (index, byte) in whole.enumerated() {
             #expect(inbound.received(ByteBuffer(bytes: [byte]), at: now + .seconds(Int64(index))) == .pass)
             let isUnderWay = index >= 24 + 8 && index < whole.count - 1
@@ -168,7 +168,7 @@ import Testing
 
     @Test func `may acknowledge each small DATA frame`() {
         var inbound = InboundFrames(limits: ServerLimits())
-        _ = inbound.received(ByteBuffer(bytes: FrameClient.preface), at: now)
+        _ = inbound.received(ByteBuffer(bytes: Frame.preface), at: now)
         let updates = bytes([.windowUpdate(0, 20), .windowUpdate(1, 20)])
         for _ in 0..<10_000 {
             var outbound = OutboundFrames()
@@ -181,7 +181,7 @@ import Testing
 
     @Test func `may not open windows byte by byte`() {
         var inbound = InboundFrames(limits: ServerLimits())
-        _ = inbound.received(ByteBuffer(bytes: FrameClient.preface), at: now)
+        _ = inbound.received(ByteBuffer(bytes: Frame.preface), at: now)
         var count = 0
         while inbound.received(bytes([.windowUpdate(1, 1)]), at: now) == .pass, count < 10_000 {
             count += 1
@@ -225,7 +225,7 @@ import Testing
         var overflow = OutboundFrames()
         overflow.reset(HTTP2ErrorCode.flowControlError.rawValue)
         var inbound = InboundFrames(limits: ServerLimits())
-        _ = inbound.received(ByteBuffer(bytes: FrameClient.preface), at: now)
+        _ = inbound.received(ByteBuffer(bytes: Frame.preface), at: now)
         #expect(inbound.received(bytes([.emptySettings]), at: now) == .pass)
         let first = inbound.sent(overflow, isAll: true, at: now)
         #expect(first == .windowOverflow)

@@ -138,7 +138,7 @@ import Testing
     private func isRefused(_ port: Int) async throws -> Bool {
         let client = try await FrameClient.connect(port, handshake: false)
         do {
-            try await client.send(bytes: FrameClient.preface)
+            try await client.send(bytes: Frame.preface)
             try await client.send(.emptySettings)
         } catch is IOError {
             return true

@@ -51,7 +51,7 @@ import Testing
         } during: { server, certificate in
             let client = try await FrameClient.connect(
                 server.port, handshake: false, tls: certificate.client(negotiating: protocols))
-            try await client.send(bytes: FrameClient.preface)
+            try await client.send(bytes: Frame.preface)
             #expect(await client.rest() == "")
         }
     }

@@ -15,7 +15,7 @@ import Testing
 
     @Test func `ends without a preface`() throws {
         let connection = try RawConnection(handshake: false, handler: hello)
-        try connection.send(bytes: Array(FrameClient.preface.prefix(20)))
+        try connection.send(bytes: Array(Frame.preface.prefix(20)))
         connection.advance(.seconds(9))
         #expect(connection.channel.isActive)
         connection.advance(.seconds(3))
@@ -24,7 +24,7 @@ import Testing
 
     @Test func `ends without the client's SETTINGS`() throws {
         let connection = try RawConnection(handshake: false, handler: hello)
-        try connection.send(bytes: FrameClient.preface)
+        try connection.send(bytes: Frame.preface)
         connection.advance(.seconds(12))
         #expect(try connection.take().last?.number(at: 4) == 11)  // ENHANCE_YOUR_CALM
         #expect(!connection.channel.isActive)

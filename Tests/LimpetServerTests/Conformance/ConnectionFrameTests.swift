@@ -47,7 +47,7 @@ import Testing
     func `RFC 9113 6.5.2: every value in its bounds is accepted and acknowledged`(id: UInt16, value: UInt32) throws {
         // In the first SETTINGS: RFC 9218, section 2.1, forbids that number 9 changes later.
         let connection = try RawConnection(handshake: false)
-        try connection.send(bytes: FrameClient.preface)
+        try connection.send(bytes: Frame.preface)
         try connection.send(.settings((id, value)))
         #expect(try connection.take().contains(Frame(kind: .settings, flags: Frame.acknowledgement)))
         #expect(try connection.reaction() == .nothing)

@@ -8,7 +8,7 @@ import Testing
 
     @Test func `RFC 9113 3.4: the server's first frame is SETTINGS`() throws {
         let connection = try RawConnection(handshake: false)
-        try connection.send(bytes: FrameClient.preface)
+        try connection.send(bytes: Frame.preface)
         try connection.send(.emptySettings)
         let first = try #require(try connection.take().first)
         #expect(first.kind == .settings)
@@ -23,14 +23,14 @@ import Testing
     ])
     func `RFC 9113 3.4: a preface whose first frame is not SETTINGS is a connection error`(first: Frame) throws {
         let connection = try RawConnection(handshake: false)
-        try connection.send(bytes: FrameClient.preface)
+        try connection.send(bytes: Frame.preface)
         try connection.send(first, .emptySettings)
         #expect(try connection.reaction() == .connectionError(.protocolError))
     }
 
     @Test func `RFC 9113 3.4: frames may follow the preface at once`() throws {
         let connection = try RawConnection(handshake: false)
-        try connection.send(bytes: FrameClient.preface + Frame.emptySettings.bytes + Frame.request(1).bytes)
+        try connection.send(bytes: Frame.preface + Frame.emptySettings.bytes + Frame.request(1).bytes)
         let frames = try connection.take()
         #expect(frames.contains { $0.kind == .headers && $0.stream == 1 && $0.status == 200 })
         #expect(frames.contains(Frame(kind: .settings, flags: Frame.acknowledgement)))
@@ -39,7 +39,7 @@ import Testing
 
     @Test func `RFC 9113 3.4: a preface that comes byte by byte is one`() throws {
         let connection = try RawConnection(handshake: false)
-        for byte in FrameClient.preface { try connection.send(bytes: [byte]) }
+        for byte in Frame.preface { try connection.send(bytes: [byte]) }
         try connection.send(.emptySettings)
         _ = try connection.take()
         try connection.send(.request(1))

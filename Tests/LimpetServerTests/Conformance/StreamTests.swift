@@ -136,7 +136,7 @@ import Testing
         var limits = ServerLimits()
         limits.maxConcurrentStreams = 2
         let connection = try RawConnection(limits: limits, handshake: false, handler: neverAnswer)
-        try connection.send(bytes: FrameClient.preface)
+        try connection.send(bytes: Frame.preface)
         try connection.send(.emptySettings)
         _ = try connection.take()
         try connection.send(.request(1), .request(3), .request(5))

@@ -32,7 +32,7 @@ struct FrameSequence {
         random = SeededGenerator(seed: seed)
         isIntact = Int.random(in: 0..<4, using: &random) == 0
         var frames: [[UInt8]] = [Frame.emptySettings.bytes]
-        for _ in 0..<Int.random(in: 1...30, using: &random) { frames += makeFrames().map(\.bytes) }
+        for _ in 0..<Int.random(in: 1...12, using: &random) { frames += makeFrames().map(\.bytes) }
         if isIntact {
             frames += openStreams.map { Frame.data($0, []).bytes }
         } else {
@@ -48,7 +48,7 @@ struct FrameSequence {
         case 0..<7: return makeRequest()
         case 7..<11:
             guard let stream = openStreams.randomElement(using: &random) else { return makeRequest() }
-            let count = [0, 1, 100, 5000].randomElement(using: &random) ?? 0
+            let count = [0, 1, 100, 2000].randomElement(using: &random) ?? 0
             let ends = Int.random(in: 0..<3, using: &random) == 0
             let frame = Frame.data(stream, [UInt8](repeating: 7, count: count), endStream: ends)
             if ends { openStreams.removeAll { $0 == stream } }
@@ -64,7 +64,7 @@ struct FrameSequence {
             requests.removeAll { $0 == reset }
             answered.remove(reset)
             return [.reset(reset)]
-        case 15: return [.settings((4, UInt32.random(in: 0...100_000, using: &random)), (1, 4096))]
+        case 15: return [.settings((4, UInt32.random(in: 0...40_000, using: &random)), (1, 4096))]
         case 16: return [.priority(nextStream, on: 0)]
         case 17:
             let kind = Frame.Kind(rawValue: UInt8.random(in: 0x0a...0xff, using: &random))
@@ -121,15 +121,24 @@ struct FrameSequence {
         if frames.isEmpty { frames = [[0]] }
     }
 
+    /// Cuts the bytes where a network might: nowhere, at a few places, or behind each byte of a short stretch.
     private mutating func cut(_ bytes: [UInt8]) {
-        var rest = bytes[...]
-        let most = [1, 10, 1000, 100_000].randomElement(using: &random) ?? 1
-        // A long sequence byte by byte would take long and show nothing new.
-        let least = bytes.count > 20_000 ? min(most, 100) : 1
-        while !rest.isEmpty {
-            let count = Int.random(in: min(least, most)...most, using: &random)
-            pieces.append(Array(rest.prefix(count)))
-            rest = rest.dropFirst(count)
+        guard !bytes.isEmpty else { return }
+        var cuts: Set<Int> = []
+        switch Int.random(in: 0..<4, using: &random) {
+        case 0: break
+        case 1:
+            let start = Int.random(in: 0..<bytes.count, using: &random)
+            cuts = Set(start..<min(start + 60, bytes.count))
+        default:
+            for _ in 0..<Int.random(in: 1...8, using: &random) {
+                cuts.insert(Int.random(in: 0..<bytes.count, using: &random))
+            }
+        }
+        var start = 0
+        for cut in cuts.sorted() + [bytes.count] where cut > start {
+            pieces.append(Array(bytes[start..<cut]))
+            start = cut
         }
     }
 }

@@ -3,7 +3,6 @@ import Logging
 import Metrics
 import NIOCore
 import NIOEmbedded
-import Testing
 import Tracing
 
 @testable import LimpetServer
@@ -37,7 +36,7 @@ final class RawConnection {
     private let server: ServerContext
     private let loop: LoopContext
     private weak var handler: HTTP2ConnectionHandler?
-    private var unread: [UInt8] = []
+    private var unread = ByteBuffer()
     private var pings: UInt8 = 0
 
     /// - Parameters:
@@ -57,7 +56,7 @@ final class RawConnection {
         try channel.pipeline.syncOperations.addHandler(connection)
         try channel.connect(to: SocketAddress(unixDomainSocketPath: "test")).wait()
         guard handshake else { return }
-        try send(bytes: FrameClient.preface)
+        try send(bytes: Frame.preface)
         try send(.emptySettings, Frame(kind: .settings, flags: Frame.acknowledgement))
         _ = try take()
     }
@@ -70,7 +69,7 @@ final class RawConnection {
     var isClosed: Bool { !channel.isActive }
 
     /// Whether the server has sent a part of a frame that ``take()`` has not handed out.
-    var hasPartOfFrame: Bool { !unread.isEmpty }
+    var hasPartOfFrame: Bool { unread.readableBytes > 0 }
 
     /// The connections that the server still knows: this one until its handlers have returned.
     var openConnections: Int { server.connections.count }
@@ -107,7 +106,7 @@ final class RawConnection {
 
     /// The frames that the server has sent since the last call.
     func take() throws -> [Frame] {
-        while let buffer = try channel.readOutbound(as: ByteBuffer.self) { unread += buffer.readableBytesView }
+        while var buffer = try channel.readOutbound(as: ByteBuffer.self) { unread.writeBuffer(&buffer) }
         var frames: [Frame] = []
         while let frame = Frame(takingFrom: &unread) { frames.append(frame) }
         return frames
@@ -150,72 +149,6 @@ func reaction(
     let reaction = try connection.reaction()
     try connection.finish()
     return reaction
-}
-
-extension Frame {
-    static let padded: UInt8 = 0x8
-    static let priority: UInt8 = 0x20
-
-    /// A header block of one's own making, whole.
-    static func block(_ stream: UInt32, _ bytes: [UInt8], flags: UInt8 = endHeaders | endStream) -> Frame {
-        Frame(kind: .headers, flags: flags, stream: stream, payload: bytes)
-    }
-
-    static func continuation(_ stream: UInt32, _ bytes: [UInt8], isLast: Bool = true) -> Frame {
-        Frame(kind: .continuation, flags: isLast ? endHeaders : 0, stream: stream, payload: bytes)
-    }
-
-    static func windowUpdate(_ stream: UInt32, _ increment: UInt32) -> Frame {
-        Frame(kind: .windowUpdate, stream: stream, payload: bytes(increment))
-    }
-
-    static func settings(_ entries: (UInt16, UInt32)...) -> Frame {
-        Frame(kind: .settings, payload: entries.flatMap { [UInt8($0 >> 8), UInt8($0 & 0xff)] + bytes($1) })
-    }
-
-    static func ping(_ number: UInt8 = 0) -> Frame {
-        Frame(kind: .ping, payload: [UInt8](repeating: number, count: 8))
-    }
-
-    static func priority(_ stream: UInt32, on other: UInt32) -> Frame {
-        Frame(kind: .priority, stream: stream, payload: bytes(other) + [15])
-    }
-
-    static func goAway(_ last: UInt32 = 0, _ code: WireCode = .noError, stream: UInt32 = 0) -> Frame {
-        Frame(kind: .goAway, stream: stream, payload: bytes(last) + bytes(code.rawValue))
-    }
-
-    /// A literal field, not indexed (RFC 7541, section 6.2.2).
-    static func field(_ name: String, _ value: String) -> [UInt8] {
-        [0x00] + literal(name) + literal(value)
-    }
-
-    /// The frame as it is on the wire.
-    var bytes: [UInt8] {
-        var buffer = ByteBuffer()
-        write(to: &buffer)
-        return Array(buffer.readableBytesView)
-    }
-
-    /// A number of 4 bytes, big-endian.
-    static func bytes(_ number: UInt32) -> [UInt8] {
-        [24, 16, 8, 0].map { UInt8(truncatingIfNeeded: number >> $0) }
-    }
-
-    /// The same frame with other flags.
-    func with(flags: UInt8) -> Frame {
-        var frame = self
-        frame.flags = flags
-        return frame
-    }
-
-    /// The same frame with padding behind its payload.
-    func padded(_ length: UInt8) -> Frame {
-        var frame = self
-        frame.flags |= Frame.padded
-        frame.payload = [length] + payload + [UInt8](repeating: 0, count: Int(length))
-        return frame
-    }
 }
 
 /// The header block of a complete request, `GET /` unless told otherwise, and behind it other fields.
