@@ -2,7 +2,7 @@
 
 JOBS ?= 2
 BUILD_PACKAGES := libnghttp2-dev libmemcached-dev pkg-config
-RUN_PACKAGES := memcached haproxy curl nghttp2-client openssl chromium
+RUN_PACKAGES := memcached haproxy curl nghttp2-client openssl chromium python3-h2
 SEQUENCES ?= 1000000
 BENCH_PACKAGES := nghttp2-server python3 valgrind
 

@@ -127,7 +127,7 @@ let package = Package(
                 .product(name: "NIOEmbedded", package: "swift-nio"),
                 .product(name: "Tracing", package: "swift-distributed-tracing"),
             ],
-            swiftSettings: settings),
+            exclude: ["python-h2-client"], swiftSettings: settings),
         .testTarget(
             name: "EndToEndTests",
             dependencies: [
