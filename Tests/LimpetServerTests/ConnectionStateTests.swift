@@ -67,7 +67,7 @@ import Testing
         #expect(state.drain() == .awaitPreface)
         #expect(state.drain() == .nothing)
         let isServing = {
-            if case .feed = state.received(ByteBuffer(bytes: FrameClient.preface)) { true } else { false }
+            if case .feed = state.received(ByteBuffer(bytes: Frame.preface)) { true } else { false }
         }()
         #expect(isServing)
         let isDue = state.isDrainDue

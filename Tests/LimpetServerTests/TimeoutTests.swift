@@ -127,7 +127,7 @@ import Testing
         let next = try RawConnection(after: connection, limits: limits, handshake: false, handler: hello)
         next.advance(.seconds(5))
         #expect(next.channel.isActive)
-        try next.send(bytes: FrameClient.preface)
+        try next.send(bytes: Frame.preface)
         try next.send(.emptySettings)
         next.advance(.minutes(1))
         #expect(try next.take().allSatisfy { $0.kind == .settings || $0.kind == .windowUpdate })
