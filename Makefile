@@ -17,7 +17,8 @@ test: packages            ## all tests, with real memcached, HTTP/2 clients and 
 	swift test -j $(JOBS) --skip-build
 
 sanitize: packages        ## the concurrent tests under the thread sanitizer, the C boundary under the address sanitizer
-	swift test -j $(JOBS) --sanitize thread --scratch-path .build/thread -Xswiftc -DLIMPET_THREAD_SANITIZER \
+	# The fuzzer has one thread.
+	LIMPET_FUZZ_SEQUENCES=20 swift test -j $(JOBS) --sanitize thread --scratch-path .build/thread -Xswiftc -DLIMPET_THREAD_SANITIZER \
 	    --filter '^(LimpetTests|LimpetMemcachedTests|LimpetServerTests)'
 	# What XCTest and Foundation leave behind is not ours to free.
 	ASAN_OPTIONS=detect_leaks=0 swift test -j $(JOBS) --sanitize address --scratch-path .build/address \

@@ -23,34 +23,34 @@ extension StoreContract {
                 try await probe.expectGone(probe.key(name), after: .seconds(1), since: started, name)
             }
         },
-        // What has to be there while it is used is kept for four seconds: a busy machine may take one of them.
+        // What has to be there while it is used is kept for ten seconds: a busy machine may take some of them.
         Rule("a touch extends the time to live, and can end it") { probe in
             let clock = probe.contract.clock
             let started = clock.monotonicNanoseconds()
             let extended = probe.key("extended")
             let shortened = probe.key("shortened")
             let control = probe.key("control")
-            for key in [extended, control] { try await probe.put("x", key, timeToLive: .seconds(4)) }
+            for key in [extended, control] { try await probe.put("x", key, timeToLive: .seconds(10)) }
             try await probe.put("x", shortened)
             let first = try await probe.store.touch(extended, timeToLive: .seconds(60))
             let second = try await probe.store.touch(shortened, timeToLive: .seconds(1))
             try probe.expect([first, second], is: [true, true], "touches of present keys")
-            try await probe.expectGone(control, after: .seconds(4), since: started, "put for four seconds")
+            try await probe.expectGone(control, after: .seconds(10), since: started, "put for ten seconds")
             try await probe.expectGone(shortened, after: .seconds(1), since: started, "touched for one second")
             try await probe.expectText("x", at: extended, "touched for a minute")
         },
         Rule("an increment keeps the time to live") { probe in
             let started = probe.contract.clock.monotonicNanoseconds()
-            try await probe.put("1", probe.key("a"), timeToLive: .seconds(4))
+            try await probe.put("1", probe.key("a"), timeToLive: .seconds(10))
             try probe.expect(try await probe.store.increment([probe.key("a")], by: 1), is: [2], "the sum")
-            try await probe.expectGone(probe.key("a"), after: .seconds(4), since: started, "an incremented counter")
+            try await probe.expectGone(probe.key("a"), after: .seconds(10), since: started, "an incremented counter")
         },
         Rule("an expired value is absent for every operation") { probe in
             let started = probe.contract.clock.monotonicNanoseconds()
             let key = probe.key("a")
-            try await probe.put("1", key, timeToLive: .seconds(4))
+            try await probe.put("1", key, timeToLive: .seconds(10))
             let token = try await probe.readPresent(key).token
-            try await probe.expectGone(key, after: .seconds(4), since: started, "put for four seconds")
+            try await probe.expectGone(key, after: .seconds(10), since: started, "put for ten seconds")
             let touched = try await probe.store.touch(key, timeToLive: .seconds(60))
             try probe.expect(touched, is: false, "touch")
             try probe.expect(try await probe.store.increment([key], by: 1), is: [nil], "the sum")

@@ -13,7 +13,10 @@ import Testing
         let started = Signal()
         let finish = Signal()
         let served = Locked<[String]>([])
-        try await TestServer.run { request in
+        var limits = ServerLimits()
+        // However busy the machine is.
+        limits.drainPingTimeout = .minutes(1)
+        try await TestServer.run(limits: limits) { request in
             served.withLock { $0.append(request.path) }
             started.send()
             await finish.wait()
