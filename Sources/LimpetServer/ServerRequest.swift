@@ -3,13 +3,22 @@ public import Logging
 
 /// A request as a handler sees it.
 public struct ServerRequest: Sendable {
-    /// The method, the scheme, the authority, the path with its query, and the header fields.
-    public let head: HTTPRequest
-    /// The content of the request, as it comes; empty if there is none.
-    public let body: RequestBody
+    /// A request is handed on from function to function: as one reference, and not as the eight that it has.
+    private final class Content: Sendable {
+        let head: HTTPRequest
+        let body: RequestBody
+        let number: UInt64
+        let serverLogger: Logger
 
-    private let number: UInt64
-    private let serverLogger: Logger
+        init(head: HTTPRequest, body: RequestBody, number: UInt64, serverLogger: Logger) {
+            self.head = head
+            self.body = body
+            self.number = number
+            self.serverLogger = serverLogger
+        }
+    }
+
+    private let content: Content
 
     /// Makes a request, for the tests of a handler.
     public init(
@@ -19,19 +28,22 @@ public struct ServerRequest: Sendable {
     }
 
     init(head: HTTPRequest, body: RequestBody, number: UInt64, logger: Logger) {
-        self.head = head
-        self.body = body
-        self.number = number
-        serverLogger = logger
+        content = Content(head: head, body: body, number: number, serverLogger: logger)
     }
+
+    /// The method, the scheme, the authority, the path with its query, and the header fields.
+    public var head: HTTPRequest { content.head }
+
+    /// The content of the request, as it comes; empty if there is none.
+    public var body: RequestBody { content.body }
 
     /// What the request is called in logs: `x-request-id` or `request-id` as the client or a balancer sent it, if it has no more than
     /// 80 characters, letters, digits and `-_.:+/=` only; else a number of its own.
-    public var id: String { RequestID(fields, number: number).text }
+    public var id: String { RequestID(fields, number: content.number).text }
 
     /// The server's logger, with the metadata `request-id`.
     public var logger: Logger {
-        var logger = serverLogger
+        var logger = content.serverLogger
         logger[metadataKey: "request-id"] = "\(id)"
         return logger
     }

@@ -22,6 +22,11 @@ public struct ServerResponse: Sendable {
         self.body = body
     }
 
+    /// Whether all that there is to send is here.
+    var isWhole: Bool {
+        if case .bytes = body.content { trailers.isEmpty } else { false }
+    }
+
     // Shared by all responses until they are changed.
     private static let textFields: HTTPFields = [.contentType: "text/plain; charset=utf-8"]
     private static let jsonFields: HTTPFields = [.contentType: "application/json"]

@@ -6,9 +6,8 @@ import NIOCore
 struct Exchange {
     let id: StreamID
     let request: ServerRequest
+    let isAnswerToHead: Bool
     let began: NIODeadline
-
-    var isAnswerToHead: Bool { request.method == .head }
 }
 
 extension ServerContext {

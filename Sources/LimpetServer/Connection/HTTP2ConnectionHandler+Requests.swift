@@ -43,7 +43,8 @@ extension HTTP2ConnectionHandler {
 
     private func exchange(_ id: StreamID, _ head: HTTPRequest, _ body: RequestBody) -> Exchange {
         let request = ServerRequest(head: head, body: body, number: loop.numbers.next(), logger: server.logger)
-        return Exchange(id: id, request: request, began: server.beginning)
+        return Exchange(
+            id: id, request: request, isAnswerToHead: head.method == .head, began: server.beginning)
     }
 
     /// The handler has read bytes of a body: the client may send as many more.
@@ -95,9 +96,14 @@ extension HTTP2ConnectionHandler {
                 // The task prefers this loop, but a handler may have its own idea of where it ends: here and below.
                 return connection.run { $0.finished(exchange, $0.answer(to: error, exchange)) }
             }
+            if response.isWhole {
+                // Not by `run` in any case: its closure would copy the response.
+                guard let connection = connection.ifOnLoop else {
+                    return connection.run { $0.finished(exchange, response) }
+                }
+                return connection.finished(exchange, response)
+            }
             switch response.body.content {
-            case .bytes where response.trailers.isEmpty:
-                connection.run { $0.finished(exchange, $0.checked(response, exchange)) }
             case .bytes(let bytes):
                 await connection.write(response, for: exchange, length: bytes.count) { try await $0.write(bytes) }
             case .writer(let length, let write):
@@ -111,6 +117,7 @@ extension HTTP2ConnectionHandler {
 
     /// A handler has returned, with all that there is to send.
     func finished(_ exchange: Exchange, _ response: ServerResponse) {
+        guard isFinal(response, exchange) else { return finished(exchange, Self.failed) }
         let stream = streams.finished(exchange.id)
         stream?.close()
         var status: Int?
@@ -138,12 +145,12 @@ extension HTTP2ConnectionHandler {
         return hasBody ? bytes.count : 0
     }
 
-    /// The response, or 500 for one with a status that cannot be the last.
-    fileprivate func checked(_ response: ServerResponse, _ exchange: Exchange) -> ServerResponse {
-        if (200...599).contains(response.status.code) { return response }
+    /// Whether the status can be the last.
+    private func isFinal(_ response: ServerResponse, _ exchange: Exchange) -> Bool {
+        if (200...599).contains(response.status.code) { return true }
         exchange.request.logger.error(
             "request handler answered with a status that is not final", metadata: ["status": "\(response.status)"])
-        return Self.failed
+        return false
     }
 
     fileprivate func answer(to error: any Error, _ exchange: Exchange) -> ServerResponse {
@@ -234,7 +241,7 @@ extension LoopReference<HTTP2ConnectionHandler> {
         _ response: ServerResponse, for exchange: Exchange, length: Int?, by write: ResponseBody.Write
     ) async {
         guard (200...599).contains(response.status.code) else {
-            return run { $0.finished(exchange, $0.checked(response, exchange)) }
+            return run { $0.finished(exchange, response) }
         }
         guard let body = await begin(response, for: exchange, length: length) else { return }
         var failure: (any Error)?

@@ -18,9 +18,6 @@ struct HeaderList {
 
     var count: Int { entries.count }
 
-    /// How many bytes the fields have.
-    var byteCount: Int { bytes.count }
-
     mutating func removeAll() {
         bytes.removeAll(keepingCapacity: true)
         entries.removeAll(keepingCapacity: true)
@@ -32,6 +29,26 @@ struct HeaderList {
         bytes.append(contentsOf: name)
         bytes.append(contentsOf: value)
         entries.append(Entry(nameLength: name.count, valueLength: value.count, isNeverIndexed: isNeverIndexed))
+    }
+
+    /// Replaces the list with the beginning of another.
+    ///
+    /// - Parameter length: the number of bytes that those fields have.
+    mutating func take(_ count: Int, ofLength length: Int, from other: HeaderList) {
+        removeAll()
+        bytes.append(contentsOf: other.bytes[..<length])
+        entries.append(contentsOf: other.entries[..<count])
+    }
+
+    /// Calls with the names of the first fields.
+    func forEachName(of count: Int, _ body: (UnsafeBufferPointer<UInt8>) -> Void) {
+        bytes.withUnsafeBufferPointer { bytes in
+            var position = 0
+            for entry in entries.prefix(count) {
+                body(UnsafeBufferPointer(rebasing: bytes[position..<position + entry.nameLength]))
+                position += entry.nameLength + entry.valueLength
+            }
+        }
     }
 
     /// Whether a field is the same as the list's at an index.

@@ -29,9 +29,12 @@ struct RequestHeadBuilder {
     private var lastPseudoFields = 0
     /// Where the next field of the last list begins.
     private var lastPosition = 0
-    /// The pseudo-header fields so far, and whether all are repeated.
+    /// All fields so far are those with which the last list begins: none is in `current` yet.
+    private var sharesBeginning = false
+    /// The pseudo-header fields so far.
     private var pseudoFields = 0
-    private var repeatsPseudoFields = true
+    /// All of them are those of the last list: none is taken from its head yet.
+    private var repeatsPseudoFields = false
     /// The other fields so far, as long as all are repeated: none is in `fields` yet.
     private var repeatedFields: Int?
     private var byteCount = 0
@@ -50,20 +53,28 @@ struct RequestHeadBuilder {
 
     /// A list begins: that of a request, or of its trailers.
     mutating func begin(isTrailers: Bool) {
-        method = nil
-        scheme = nil
-        authority = nil
-        path = nil
-        fields = HTTPFields()
-        current.removeAll()
+        let canRepeat = lastHead != nil && !isTrailers
         lastPosition = 0
+        sharesBeginning = canRepeat
         pseudoFields = 0
-        repeatsPseudoFields = true
-        repeatedFields = lastHead == nil || isTrailers ? nil : 0
+        repeatsPseudoFields = canRepeat
+        repeatedFields = canRepeat ? 0 : nil
+        if !canRepeat {
+            current.removeAll()
+            clearPseudoFields()
+            fields = HTTPFields()
+        }
         byteCount = 0
         fieldCount = 0
         keepsFields = true
         self.isTrailers = isTrailers
+    }
+
+    private mutating func clearPseudoFields() {
+        method = nil
+        scheme = nil
+        authority = nil
+        path = nil
     }
 
     /// - Parameters:
@@ -80,29 +91,34 @@ struct RequestHeadBuilder {
         if isOversized {
             fields = HTTPFields()
             repeatedFields = nil
+            sharesBeginning = false
             keepsFields = false
         }
         let isRepeated = isRepeated(name, value, isNeverIndexed: isNeverIndexed)
         if name.first == UInt8(ascii: ":") {
-            pseudoFields += 1
-            if isRepeated, let lastHead {
-                repeatPseudoField(name, of: lastHead)
+            if isRepeated {
+                pseudoFields += 1
+                if !repeatsPseudoFields, let lastHead { repeatPseudoField(name[1], of: lastHead) }
                 return .proceed
             }
-            repeatsPseudoFields = false
+            takePseudoFields()
+            pseudoFields += 1
             return addPseudoField(name, value)
         }
         guard keepsFields else { return .proceed }
         let isHost = name.count == 4 && name.elementsEqual("host".utf8)
         if let count = repeatedFields {
-            // Whether `host` fits the authority has to be seen again.
-            if isRepeated, !isHost, pseudoFields == lastPseudoFields {
+            // Whether `host` fits an authority that is not repeated has to be seen again.
+            if isRepeated, pseudoFields == lastPseudoFields, !isHost || sharesBeginning {
                 repeatedFields = count + 1
                 return .proceed
             }
             takeRepeatedFields()
         }
-        if isHost, !isHostValid(value) { return .malformed }
+        if isHost {
+            takePseudoFields()
+            if !isHostValid(value) { return .malformed }
+        }
         if isRepeated, let lastHead {
             fields.append(lastHead.headerFields[fieldCount - 1 - lastPseudoFields])
             return .proceed
@@ -127,12 +143,35 @@ struct RequestHeadBuilder {
         _ name: UnsafeBufferPointer<UInt8>, _ value: UnsafeBufferPointer<UInt8>, isNeverIndexed: Bool
     ) -> Bool {
         guard !isTrailers, keepsFields else { return false }
+        let start = lastPosition
+        let isRepeated = last.repeats(name, value, isNeverIndexed: isNeverIndexed, at: fieldCount - 1, &lastPosition)
+        if sharesBeginning {
+            if isRepeated { return true }
+            stopSharing(fieldCount - 1, ofLength: start)
+        }
         if byteCount <= Self.maxKeptBytes { current.append(name, value, isNeverIndexed: isNeverIndexed) }
-        return last.repeats(name, value, isNeverIndexed: isNeverIndexed, at: fieldCount - 1, &lastPosition)
+        return isRepeated
     }
 
-    private mutating func repeatPseudoField(_ name: UnsafeBufferPointer<UInt8>, of head: HTTPRequest) {
-        switch name[1] {
+    /// The list is another than the last one, but for its beginning.
+    private mutating func stopSharing(_ count: Int, ofLength length: Int) {
+        sharesBeginning = false
+        current.take(count, ofLength: length, from: last)
+    }
+
+    /// From here on pseudo-header fields are collected.
+    private mutating func takePseudoFields() {
+        guard repeatsPseudoFields, let lastHead else { return }
+        repeatsPseudoFields = false
+        clearPseudoFields()
+        // They are repeated in their places, and come before all others.
+        let list = last
+        list.forEachName(of: pseudoFields) { repeatPseudoField($0[1], of: lastHead) }
+    }
+
+    /// - Parameter letter: the first of the name, behind the colon.
+    private mutating func repeatPseudoField(_ letter: UInt8, of head: HTTPRequest) {
+        switch letter {
         case UInt8(ascii: "m"): method = head.method
         case UInt8(ascii: "s"): scheme = head.scheme
         case UInt8(ascii: "a"): authority = head.authority
@@ -140,23 +179,11 @@ struct RequestHeadBuilder {
         }
     }
 
-    /// The list does not go on like the last one: from here on fields are collected.
+    /// From here on the other fields are collected.
     private mutating func takeRepeatedFields() {
-        guard let count = repeatedFields else { return }
+        guard let count = repeatedFields, let lastHead else { return }
         repeatedFields = nil
-        if count > 0, let lastHead { fields = HTTPFields(lastHead.headerFields.prefix(count)) }
-    }
-
-    /// - Returns: the last head itself if it is repeated whole.
-    private mutating func head(_ method: HTTPRequest.Method) -> HTTPRequest {
-        if let lastHead, repeatedFields == lastHead.headerFields.count {
-            if repeatsPseudoFields, fieldCount == last.count { return lastHead }
-            fields = lastHead.headerFields
-        } else {
-            takeRepeatedFields()
-        }
-        return HTTPRequest(
-            method: method, scheme: scheme, authority: authority, path: path, headerFields: fields)
+        fields = count > 0 ? HTTPFields(lastHead.headerFields.prefix(count)) : HTTPFields()
     }
 
     /// The next list is held against this one.
@@ -205,17 +232,34 @@ struct RequestHeadBuilder {
     ///
     /// - Returns: the request's head; `nil` if it is malformed.
     mutating func finish() -> HTTPRequest? {
-        guard let method else { return nil }
-        if let path {
-            // Whatever the scheme: only OPTIONS asks for a whole server.
-            guard path != "*" || method == .options else { return nil }
-        } else {
-            // CONNECT, as the library has checked: to a host and a port (RFC 9113, section 8.5).
-            guard let authority, let port = Authority(Array(authority.utf8))?.port, port > 0 else { return nil }
+        if sharesBeginning {
+            if fieldCount == last.count { return lastHead }
+            stopSharing(fieldCount, ofLength: lastPosition)
         }
-        let head = head(method)
+        if pseudoFields != lastPseudoFields { takePseudoFields() }
+        if repeatedFields != lastHead?.headerFields.count { takeRepeatedFields() }
+        var head: HTTPRequest
+        if repeatsPseudoFields, let lastHead {
+            head = lastHead
+        } else {
+            guard let method, arePseudoFieldsValid(method) else { return nil }
+            head = HTTPRequest(method: method, scheme: scheme, authority: authority, path: path)
+        }
+        if let lastHead, repeatedFields != nil {
+            head.headerFields = lastHead.headerFields
+        } else {
+            head.headerFields = fields
+        }
         keep(head)
         return head
+    }
+
+    private func arePseudoFieldsValid(_ method: HTTPRequest.Method) -> Bool {
+        // Whatever the scheme: only OPTIONS asks for a whole server.
+        if let path { return path != "*" || method == .options }
+        // CONNECT, as the library has checked: to a host and a port (RFC 9113, section 8.5).
+        guard let authority, let port = Authority(Array(authority.utf8))?.port else { return false }
+        return port > 0
     }
 
     /// The list is complete: the fields behind a body.
