@@ -1,4 +1,5 @@
 import HTTPTypes
+import Limpet
 import Logging
 import NIOCore
 import NIOEmbedded
@@ -24,6 +25,29 @@ import Testing
             let output = try #require(try channel.readOutbound(as: ByteBuffer.self))
             #expect(String(buffer: output).split(separator: "hello", omittingEmptySubsequences: false).count == 4)
             #expect(try channel.readOutbound(as: ByteBuffer.self) == nil)
+        }
+    }
+
+    @Test func `serves everything that came at once whatever waits, and cancels only what was reset`() throws {
+        let cancelled = Locked<[String]>([])
+        let handler: HTTP2Server.Handler = { request in
+            guard request.path.hasPrefix("/wait") else { return .text("\(Task.isCancelled)") }
+            await Signal().wait()
+            cancelled.withLock { $0.append(request.path) }
+            return .text("late")
+        }
+        try connected(answering: handler) { connection in
+            let waiting = { (id: UInt32) in Frame.request(id, "GET", "/wait/\(id)") }
+            try connection.send(.request(1), waiting(3), waiting(5), .request(7), waiting(9), .reset(5), .request(11))
+            let frames = try connection.take()
+            #expect(frames.filter { $0.kind == .headers }.map(\.stream) == [1, 7, 11])
+            #expect(frames.filter { $0.kind == .data }.allSatisfy { $0.payload == Array("false".utf8) })
+            #expect(cancelled.withLock { $0 } == ["/wait/5"])
+            try connection.send(.reset(3))
+            #expect(cancelled.withLock { $0 } == ["/wait/5", "/wait/3"])
+            try connection.send(.request(13), .reset(9))
+            #expect(try connection.take().filter { $0.kind == .headers }.map(\.stream) == [13])
+            #expect(cancelled.withLock { $0 } == ["/wait/5", "/wait/3", "/wait/9"])
         }
     }
 

@@ -76,40 +76,31 @@ extension HTTP2ConnectionHandler {
 
     // MARK: Handlers
 
-    /// Runs the handler on this thread until it suspends or returns.
-    func start(_ request: StreamTable.Request) throws(NGHTTP2Error) {
-        guard streams.start(request.id) else {
-            loop.counts.hit(.liveHandlers)
-            server.ended(
-                exchange(request.id, request.head, RequestBody()), status: nil, bytes: 0, counts: &loop.counts)
-            return try session.reset(request.id, .refusedStream)
-        }
-        let handler = server.handler
-        let connection = LoopReference(self, loop.eventLoop)
+    /// A request is to be served.
+    ///
+    /// - Returns: `nil` if too many are.
+    func start(_ request: StreamTable.Request) throws(NGHTTP2Error) -> Exchange? {
         let body = request.body.map { RequestBody($0, loop.eventLoop) } ?? RequestBody()
         let exchange = exchange(request.id, request.head, body)
+        if streams.start(request.id) { return exchange }
+        loop.counts.hit(.liveHandlers)
+        server.ended(exchange, status: nil, bytes: 0, counts: &loop.counts)
+        try session.reset(request.id, .refusedStream)
+        return nil
+    }
+
+    /// Runs the handler on this thread until it suspends, or returns: then the same task serves the next request.
+    ///
+    /// Most handlers of a burst return without suspending: they share one task, whose making would cost more than
+    /// they do. A task that has suspended serves no other request, so that it can be cancelled with its stream.
+    func serve(_ first: Exchange) {
+        let handler = server.handler
+        let connection = LoopReference(self, loop.eventLoop)
         let task = Task.immediate(executorPreference: loop.executor) {
-            let response: ServerResponse
-            do {
-                response = try await handler(exchange.request)
-            } catch {
-                // The task prefers this loop, but a handler may have its own idea of where it ends: here and below.
-                return connection.run { $0.finished(exchange, $0.answer(to: error, exchange)) }
-            }
-            if response.isWhole {
-                // Not by `run` in any case: its closure would copy the response.
-                guard let connection = connection.ifOnLoop else {
-                    return connection.run { $0.finished(exchange, response) }
-                }
-                return connection.finished(exchange, response)
-            }
-            switch response.body.content {
-            case .bytes(let bytes):
-                await connection.write(response, for: exchange, length: bytes.count) { try await $0.write(bytes) }
-            case .writer(let length, let write):
-                await connection.write(response, for: exchange, length: length, by: write)
-            case .file(let path):
-                await connection.write(response, for: exchange, file: path)
+            var next: Exchange? = first
+            while let exchange = next {
+                await connection.serve(exchange, by: handler)
+                next = connection.ifOnLoop?.nextExchange()
             }
         }
         streams.started(task, at: loop.now)
@@ -236,6 +227,30 @@ extension HTTP2ConnectionHandler {
 }
 
 extension LoopReference<HTTP2ConnectionHandler> {
+    /// Calls the handler, and answers with what it returns.
+    fileprivate func serve(_ exchange: Exchange, by handler: HTTP2Server.Handler) async {
+        let response: ServerResponse
+        do {
+            response = try await handler(exchange.request)
+        } catch {
+            // The task prefers this loop, but a handler may have its own idea of where it ends: here and below.
+            return run { $0.finished(exchange, $0.answer(to: error, exchange)) }
+        }
+        if response.isWhole {
+            // Not by `run` in any case: its closure would copy the response.
+            guard let connection = ifOnLoop else { return run { $0.finished(exchange, response) } }
+            return connection.finished(exchange, response)
+        }
+        switch response.body.content {
+        case .bytes(let bytes):
+            await write(response, for: exchange, length: bytes.count) { try await $0.write(bytes) }
+        case .writer(let length, let write):
+            await self.write(response, for: exchange, length: length, by: write)
+        case .file(let path):
+            await write(response, for: exchange, file: path)
+        }
+    }
+
     /// Answers with a body that is written while the client reads it.
     fileprivate func write(
         _ response: ServerResponse, for exchange: Exchange, length: Int?, by write: ResponseBody.Write

@@ -19,8 +19,9 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
     var unread: UnreadBodies
     private var inbound: InboundFrames
     private var timeouts: ConnectionTimeouts
-    /// The events that are being handled; kept for its memory.
+    /// The events that are being handled, and the next of them.
     private var events: [HTTP2Event] = []
+    private var nextEvent = 0
     private(set) var context: ChannelHandlerContext?
     /// Bytes are being read: what is to be sent is written when the burst is over.
     private var isReading = false
@@ -114,7 +115,9 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
         attempt { () throws(NGHTTP2Error) in try session.receive(verdict.readable(bytes)) }
         handleEvents()
         for request in streams.takeArriving() where state.isServing {
-            attempt { () throws(NGHTTP2Error) in try start(request) }
+            attempt { () throws(NGHTTP2Error) in
+                if let exchange = try start(request) { serve(exchange) }
+            }
         }
         if case .end(_, let fault) = verdict { return fail(fault) }
         if !context.channel.isWritable, session.queuedFrames > server.limits.maxQueuedFrames {
@@ -124,23 +127,36 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
 
     private func handleEvents() {
         session.takeEvents(&events)
-        // What came before the connection failed is not handled either: its answer could not be sent.
-        for event in events where state.isServing {
-            attempt { () throws(NGHTTP2Error) in try handle(event) }
-        }
+        while let exchange = nextExchange() { serve(exchange) }
         events.removeAll(keepingCapacity: true)
+        nextEvent = 0
     }
 
-    private func handle(_ event: HTTP2Event) throws(NGHTTP2Error) {
+    /// Handles what has happened up to the next request that is to be served.
+    ///
+    /// - Returns: the request; `nil` when all is handled, and always elsewhere than below `handleEvents`.
+    func nextExchange() -> Exchange? {
+        // What came before the connection failed is not handled either: its answer could not be sent.
+        while nextEvent < events.count, state.isServing {
+            let event = events[nextEvent]
+            nextEvent += 1
+            var exchange: Exchange?
+            attempt { () throws(NGHTTP2Error) in
+                if let request = try handle(event) { exchange = try start(request) }
+            }
+            if let exchange { return exchange }
+        }
+        return nil
+    }
+
+    /// - Returns: a request whose handler is to be started.
+    private func handle(_ event: HTTP2Event) throws(NGHTTP2Error) -> StreamTable.Request? {
         switch event {
         case .request(let id, let head, _) where head.method == .connect:
             try refuse(id, head, Self.noTunnel)
         case .request(let id, let head, let isComplete):
-            if isComplete {
-                try start(StreamTable.Request(id: id, head: head, body: nil))
-            } else {
-                try open(id, head)
-            }
+            if isComplete { return StreamTable.Request(id: id, head: head, body: nil) }
+            try open(id, head)
         case .oversizedRequest(let id, let head):
             loop.counts.hit(.headerList)
             try refuse(id, head, Self.headTooLarge)
@@ -153,7 +169,7 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
             if streams.body(id)?.append(bytes) != true { bodyWasDropped(count) }
         case .endOfRequest(let id, let trailers):
             streams.body(id)?.complete(trailers: trailers)
-            if let request = streams.complete(id) { try start(request) }
+            return streams.complete(id)
         case .closed(let id):
             guard let stream = streams.closed(id) else { break }
             if loop.now - stream.began >= server.limits.patience { inbound.gaveUp() }
@@ -161,6 +177,7 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
         case .pingAnswered:
             if state.pingAnswered() { session.refuseNewStreams() }
         }
+        return nil
     }
 
     // MARK: Output
