@@ -71,7 +71,10 @@ import Testing
         for stream in stride(from: UInt32(1), to: 101, by: 2) {
             try connection.send(.request(stream), .windowUpdate(stream, 0x7fff_ffff))
         }
-        #expect(!connection.isClosed)
+        // Later versions of the library end the connection at the first.
+        guard !connection.isClosed else {
+            return #expect(try connection.reaction() == .connectionError(.flowControlError))
+        }
         for stream in stride(from: UInt32(101), to: 111, by: 2) where !connection.isClosed {
             try connection.send(.request(stream), .windowUpdate(stream, 0x7fff_ffff))
         }

@@ -112,11 +112,29 @@ struct ConnectionRecord {
         }
     }
 
-    /// A stream whose response has been sent before its request was complete: what is left of the request is called
-    /// off with RST_STREAM NO_ERROR (RFC 9113, section 8.1).
-    mutating func takeAnsweredRequest() -> StreamID? {
+    /// A frame that follows all that is queued.
+    enum Follower {
+        /// Behind the first GOAWAY of a drain.
+        case ping
+        /// Names the last stream that was served.
+        case goAway
+        /// For a stream whose response has been sent before its request was complete: what is left of the request is
+        /// called off with NO_ERROR (RFC 9113, section 8.1).
+        case reset(StreamID)
+    }
+
+    /// The next frame that can follow, now that nothing is queued.
+    mutating func takeFollower() -> Follower? {
+        if isPingDue {
+            isPingDue = false
+            return .ping
+        }
+        if isGoAwayDue {
+            isGoAwayDue = false
+            return .goAway
+        }
         while let stream = answeredRequests.popLast() {
-            if incompleteRequests.contains(stream) { return stream }
+            if incompleteRequests.contains(stream) { return .reset(stream) }
         }
         return nil
     }

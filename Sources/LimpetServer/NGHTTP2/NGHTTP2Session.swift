@@ -60,7 +60,7 @@ struct NGHTTP2Session: ~Copyable {
         defer { nghttp2_session_callbacks_del(callbacks) }
         nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, onBeginHeaders)
         nghttp2_session_callbacks_set_on_header_callback(callbacks, onHeader)
-        // Without a callback for invalid fields, the library resets their streams (RFC 9113, section 8.2.1).
+        nghttp2_session_callbacks_set_on_invalid_header_callback(callbacks, onInvalidHeader)
         nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, onFrameReceived)
         nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, onDataReceived)
         nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, onStreamClosed)
@@ -83,15 +83,12 @@ struct NGHTTP2Session: ~Copyable {
 
     /// Queues the server's SETTINGS, its part of the connection preface.
     private static func announce(_ limits: ServerLimits, _ session: OpaquePointer) throws(NGHTTP2Error) {
-        let entry = { (id: nghttp2_settings_id, value: Int) in
-            nghttp2_settings_entry(settings_id: Int32(bitPattern: id.rawValue), value: UInt32(value))
-        }
         let settings = [
-            entry(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, limits.maxConcurrentStreams),
-            entry(NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, Int(limits.streamWindow)),
-            entry(NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, limits.maxHeaderListBytes),
-            entry(NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1),
-        ]
+            (NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, limits.maxConcurrentStreams),
+            (NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, Int(limits.streamWindow)),
+            (NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, limits.maxHeaderListBytes),
+            (NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1),
+        ].map { nghttp2_settings_entry(settings_id: Int32(bitPattern: $0.rawValue), value: UInt32($1)) }
         try NGHTTP2Error.check(nghttp2_submit_settings(session, noFlags, settings, settings.count))
         try NGHTTP2Error.check(
             nghttp2_session_set_local_window_size(session, noFlags, 0, limits.connectionWindow))
@@ -176,7 +173,7 @@ struct NGHTTP2Session: ~Copyable {
     mutating func takeDrainedBodies() -> [OutgoingBody] { record.pointee.bodies.takeDrained() }
 
     /// Resets a stream.
-    mutating func reset(_ id: StreamID, _ code: HTTP2ErrorCode) throws(NGHTTP2Error) {
+    func reset(_ id: StreamID, _ code: HTTP2ErrorCode) throws(NGHTTP2Error) {
         try NGHTTP2Error.check(nghttp2_submit_rst_stream(session, noFlags, id, code.rawValue))
     }
 
@@ -211,7 +208,7 @@ struct NGHTTP2Session: ~Copyable {
             if count > 0 {
                 // Valid until the next call.
                 record.pointee.output.writeBytes(UnsafeRawBufferPointer(start: bytes, count: count))
-            } else if !record.pointee.isOutputFull, try !submitFollowers() {
+            } else if !record.pointee.isOutputFull, try !submitFollower() {
                 return false
             }
         } while !record.pointee.isOutputFull
@@ -221,22 +218,16 @@ struct NGHTTP2Session: ~Copyable {
     /// Queues what had to wait until everything before it was written.
     ///
     /// - Returns: whether there was anything.
-    private func submitFollowers() throws(NGHTTP2Error) -> Bool {
-        if record.pointee.isPingDue {
-            record.pointee.isPingDue = false
-            try NGHTTP2Error.check(nghttp2_submit_ping(session, noFlags, nil))
-            return true
-        }
-        if record.pointee.isGoAwayDue {
-            record.pointee.isGoAwayDue = false
+    private func submitFollower() throws(NGHTTP2Error) -> Bool {
+        switch record.pointee.takeFollower() {
+        case .ping: try NGHTTP2Error.check(nghttp2_submit_ping(session, noFlags, nil))
+        case .goAway:
             let last = nghttp2_session_get_last_proc_stream_id(session)
             try NGHTTP2Error.check(
                 nghttp2_submit_goaway(session, noFlags, last, HTTP2ErrorCode.noError.rawValue, nil, 0))
-            return true
+        case .reset(let id): try reset(id, .noError)
+        case nil: return false
         }
-        guard let id = record.pointee.takeAnsweredRequest() else { return false }
-        try NGHTTP2Error.check(
-            nghttp2_submit_rst_stream(session, noFlags, id, HTTP2ErrorCode.noError.rawValue))
         return true
     }
 
@@ -272,10 +263,8 @@ struct NGHTTP2Session: ~Copyable {
 
     /// The streams whose windows the client has kept shut for too long.
     mutating func streamsHeldBack(at now: NIODeadline, _ limits: ServerLimits) -> [StreamID] {
-        record.pointee.bodies.slots.compactMap { slot in
-            guard let id = record.pointee.bodies.streamToSend(slot) else { return nil }
-            let isHeldBack = nghttp2_session_get_stream_remote_window_size(session, id) <= 0
-            return record.pointee.bodies.isTooSlow(slot, isHeldBack: isHeldBack, at: now, limits) ? id : nil
+        record.pointee.bodies.streamsHeldBack(at: now, limits) { [session] id in
+            nghttp2_session_get_stream_remote_window_size(session, id) <= 0
         }
     }
 }
@@ -328,13 +317,27 @@ private func onHeader(
     let outcome = record(userData).pointee.head.add(
         UnsafeBufferPointer(start: name, count: nameLength), UnsafeBufferPointer(start: value, count: valueLength),
         isNeverIndexed: flags & UInt8(NGHTTP2_NV_FLAG_NO_INDEX.rawValue) != 0)
-    let code: HTTP2ErrorCode
     switch outcome {
     case .proceed: return 0
-    case .malformed: code = .protocolError
-    case .excessive: code = .enhanceYourCalm
+    case .malformed: return refuseHeaders(of: frame, session, .protocolError)
+    case .excessive: return refuseHeaders(of: frame, session, .enhanceYourCalm)
     }
-    // The rest of the list is decoded, as the compression table demands, without calls. Queueing the reset fails only without memory; the stream is then reset by what is returned.
+}
+
+/// A field with characters that none has (RFC 9113, section 8.2.1). Without this callback, 1.52 resets the stream; later
+/// versions drop the field and serve the rest.
+private func onInvalidHeader(
+    session: OpaquePointer?, frame: UnsafePointer<nghttp2_frame>?, _: UnsafePointer<UInt8>?, _: Int,
+    _: UnsafePointer<UInt8>?, _: Int, _: UInt8, _: UnsafeMutableRawPointer?
+) -> Int32 {
+    refuseHeaders(of: frame, session, .protocolError)
+}
+
+/// Resets a stream in the middle of its header list. The rest is decoded, as the compression table demands, without calls.
+private func refuseHeaders(
+    of frame: UnsafePointer<nghttp2_frame>?, _ session: OpaquePointer?, _ code: HTTP2ErrorCode
+) -> Int32 {
+    // Queueing fails only without memory; the stream is then reset by what is returned.
     _ = nghttp2_submit_rst_stream(session, noFlags, FrameHeader(frame).stream, code.rawValue)
     return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue
 }
@@ -410,8 +413,7 @@ private func readBody(
     }
 }
 
-/// Writes a DATA frame: its header of 9 bytes and as much of the body as `readBody` has told. There is no padding,
-/// as no callback asks for any.
+/// Writes a DATA frame: its header of 9 bytes, and what `readBody` has told. No callback asks for padding.
 private func sendBody(
     _: OpaquePointer?, _: UnsafeMutablePointer<nghttp2_frame>?, header: UnsafePointer<UInt8>?, count: Int,
     source: UnsafeMutablePointer<nghttp2_data_source>?, userData: UnsafeMutableRawPointer?
@@ -424,11 +426,9 @@ private func sendBody(
 }
 
 extension FieldBlock {
-    /// The fields as the library takes them, during the call. It copies them; it does not write to them, whatever the
-    /// type of the pointers says.
+    /// The fields as the library takes them, during the call: it copies them, and writes to none, whatever the type says.
     fileprivate borrowing func withEntries(_ body: (UnsafePointer<nghttp2_nv>?, Int) -> Int32) -> Int32 {
-        let entries = entries
-        return bytes.withUnsafeBufferPointer { bytes in
+        bytes.withUnsafeBufferPointer { bytes in
             withUnsafeTemporaryAllocation(of: nghttp2_nv.self, capacity: entries.count) { list in
                 // The block holds its entries' bytes one after the other. Without any there is nothing to point at.
                 var position = UnsafeMutablePointer(mutating: bytes.baseAddress)

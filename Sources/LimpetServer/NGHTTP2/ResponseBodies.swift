@@ -93,11 +93,20 @@ struct ResponseBodies {
 
     // MARK: Pace
 
-    /// The numbers of the bodies; not all are in use.
-    var slots: Range<Int> { 0..<bodies.count }
+    /// The streams of the bodies that the client takes too slowly.
+    ///
+    /// - Parameter isHeldBack: tells whether the client's window for a stream is empty.
+    mutating func streamsHeldBack(
+        at now: NIODeadline, _ limits: ServerLimits, isHeldBack: (StreamID) -> Bool
+    ) -> [StreamID] {
+        bodies.indices.compactMap { slot in
+            guard let id = streamToSend(slot) else { return nil }
+            return isTooSlow(slot, isHeldBack: isHeldBack(id), at: now, limits) ? id : nil
+        }
+    }
 
     /// The stream of a body that has bytes to send; `nil` for one that waits for its writer.
-    func streamToSend(_ slot: Int) -> StreamID? {
+    private func streamToSend(_ slot: Int) -> StreamID? {
         switch bodies[slot].content {
         case .none: nil
         case .bytes: bodies[slot].stream
@@ -107,7 +116,8 @@ struct ResponseBodies {
 
     /// - Parameter isHeldBack: whether the client's window for the stream is empty.
     /// - Returns: whether the client takes the body too slowly.
-    mutating func isTooSlow(_ slot: Int, isHeldBack: Bool, at now: NIODeadline, _ limits: ServerLimits) -> Bool {
+    private mutating func isTooSlow(_ slot: Int, isHeldBack: Bool, at now: NIODeadline, _ limits: ServerLimits) -> Bool
+    {
         guard isHeldBack, limits.minBytesPerSecond > 0 else {
             bodies[slot].pace.pause()
             return false

@@ -48,9 +48,13 @@ import Testing
 
     // MARK: 6.9.1
 
+    /// The rule leaves the choice; later versions of the library end the connection.
+    private static func isFlowControlError(_ reaction: Reaction) -> Bool {
+        reaction == .streamError(1, .flowControlError) || reaction == .connectionError(.flowControlError)
+    }
+
     @Test func `RFC 9113 6.9.1: a window over 2^31-1 resets the stream with FLOW_CONTROL_ERROR`() throws {
-        #expect(
-            try reaction(to: Self.openRequest, .windowUpdate(1, 0x7fff_ffff)) == .streamError(1, .flowControlError))
+        #expect(Self.isFlowControlError(try reaction(to: Self.openRequest, .windowUpdate(1, 0x7fff_ffff))))
     }
 
     @Test func `RFC 9113 6.9.1: a connection window over 2^31-1 is a connection error`() throws {
@@ -94,14 +98,10 @@ import Testing
     @Test func `RFC 9113 6.9.1: a client over the stream's window is told FLOW_CONTROL_ERROR`() throws {
         var limits = ServerLimits()
         limits.streamWindow = 10
-        #expect(
-            try reaction(
-                to: Self.openRequest, .data(1, [UInt8](repeating: 0, count: 11), endStream: false), limits: limits)
-                == .streamError(1, .flowControlError))
-        #expect(
-            try reaction(
-                to: Self.openRequest, Frame.data(1, [1, 2], endStream: false).padded(8), limits: limits)
-                == .streamError(1, .flowControlError))
+        let excess = Frame.data(1, [UInt8](repeating: 0, count: 11), endStream: false)
+        #expect(Self.isFlowControlError(try reaction(to: Self.openRequest, excess, limits: limits)))
+        let padded = Frame.data(1, [1, 2], endStream: false).padded(8)
+        #expect(Self.isFlowControlError(try reaction(to: Self.openRequest, padded, limits: limits)))
     }
 
     @Test func `RFC 9113 6.9.1: a client over the connection's window is a connection error`() throws {
