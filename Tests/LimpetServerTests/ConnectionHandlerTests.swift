@@ -82,4 +82,36 @@ import Testing
             #expect(!channel.isActive)
         }
     }
+
+    @Test(arguments: [true, false])
+    func `keeps nothing of a response whose writer fails while the client does not read`(readsLater: Bool) throws {
+        struct Broken: Error {}
+        let fail = Signal()
+        let connection = try RawConnection { _ in
+            ServerResponse(
+                status: .ok,
+                body: .written { writer in
+                    try await writer.write([UInt8](repeating: 7, count: OutgoingBody.highWater / 2))
+                    await fail.wait()
+                    throw Broken()
+                })
+        }
+        connection.channel.isWritable = false
+        try connection.send(.request(1))
+        fail.send()
+        connection.advance(.zero)
+        #expect(try connection.take().isEmpty)
+        if readsLater {
+            connection.channel.isWritable = true
+            connection.channel.pipeline.fireChannelWritabilityChanged()
+            let frames = try connection.take()
+            #expect(frames.last == .reset(1, UInt8(WireCode.internalError.rawValue)))
+            #expect(frames.allSatisfy { !$0.endsStream })
+            try connection.send(.request(3), .reset(3), .ping())
+            #expect(try connection.take().contains { $0.kind == .ping })
+        }
+        try connection.finish()
+        #expect(connection.openConnections == 0)
+        #expect(!connection.isHandlerAlive)
+    }
 }

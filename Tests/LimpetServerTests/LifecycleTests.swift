@@ -3,6 +3,7 @@ import InMemoryLogging
 import Limpet
 import Logging
 import NIOCore
+import NIOPosix
 import ServiceLifecycle
 import Testing
 
@@ -184,6 +185,56 @@ import Testing
         task.cancel()
         while try await client.next() != nil {}
         try await task.value
+    }
+
+    @Test(arguments: [2, 4])
+    func `answers every request that it takes while connections race its stop`(threads: Int) async throws {
+        for _ in 0..<5 {
+            let handled = Locked(0)
+            let stopped = Locked(ContinuousClock.now)
+            let log = try await TestServer.run(configure: { $0.threads = threads }) { _ in
+                handled.withLock { $0 += 1 }
+                await Task.yield()
+                return .text("hello")
+            } during: { server in
+                let answered = try await withThrowingTaskGroup(of: Int.self) { visitors in
+                    for _ in 0..<16 { visitors.addTask { try await visits(server.port) } }
+                    while handled.withLock({ $0 }) < 50 { await Task.yield() }
+                    stopped.withLock { $0 = .now }
+                    await server.group.triggerGracefulShutdown()
+                    return try await visitors.reduce(0, +)
+                }
+                #expect(answered == handled.withLock { $0 })
+                return server.log
+            }
+            // Less than the time to drain: a connection that was forgotten takes all of it, and is logged.
+            #expect(stopped.withLock { .now - $0 } < .seconds(8))
+            #expect(log.entries.allSatisfy { $0.level < .warning })
+        }
+    }
+
+    /// Connects and asks, again and again, until nobody listens any more.
+    ///
+    /// - Returns: how many requests were answered.
+    private func visits(_ port: Int) async throws -> Int {
+        var answered = 0
+        while true {
+            do {
+                let client = try await FrameClient.connect(port, handshake: false)
+                try await client.send(bytes: Frame.preface + Frame.emptySettings.bytes + Frame.request(1).bytes)
+                #expect(try await client.response(1).content == Array("hello".utf8))
+                answered += 1
+                try await client.close()
+            } catch is NIOConnectionError {
+                return answered
+            } catch is FrameClient.ConnectionClosed {
+                // Closed before it was asked: see how many were handled.
+            } catch is IOError {
+                // The same.
+            } catch is ChannelError {
+                // The same.
+            }
+        }
     }
 
     @Test func `keeps its connections from programs that the application starts`() async throws {

@@ -176,4 +176,35 @@ import Testing
             }
         }
     }
+
+    @Test func `finishes a large response though it stops`() async throws {
+        let body = [UInt8](repeating: 7, count: 4 << 20)
+        try await TestServer.runWithTLS { _ in
+            ServerResponse(status: .ok, body: ResponseBody(body))
+        } during: { server, certificate in
+            let client = try await FrameClient.connect(server.port, tls: certificate.client())
+            try await client.send(
+                .windowUpdate(0, 1 << 30), .request(1), .windowUpdate(1, 1 << 30))
+            _ = try await client.next { $0.kind == .headers }
+            try await client.channel.setOption(.autoRead, value: false).get()
+            await server.group.triggerGracefulShutdown()
+            // As soon as it drains.
+            await #expect(throws: (any Error).self) {
+                while true { _ = try await FrameClient.connect(server.port, handshake: false) }
+            }
+            try await client.channel.setOption(.autoRead, value: true).get()
+            var content: [UInt8] = []
+            var lastStreams: [UInt32] = []
+            var isWhole = false
+            while let frame = try await client.next() {
+                if frame.kind == .data { content += frame.payload }
+                if frame.endsStream { isWhole = true }
+                if frame.kind == .goAway { lastStreams.append(frame.number(at: 0)) }
+                if frame.kind == .ping { try await client.send(frame.with(flags: Frame.acknowledgement)) }
+            }
+            #expect(isWhole)
+            #expect(content == body)
+            #expect(lastStreams == [0x7fff_ffff, 1])
+        }
+    }
 }
