@@ -133,6 +133,7 @@ let package = Package(
             dependencies: [
                 "Counter", "Failover", "Limpet", "LimpetMemcached", "LimpetServer", "LimpetTesting", configuration,
             ],
+            exclude: ["goaway-client"],
             swiftSettings: settings),
     ]
 )

@@ -23,10 +23,6 @@ final class HTTPClient: Sendable {
         }
     }
 
-    struct Failure: Error, CustomStringConvertible {
-        let description: String
-    }
-
     private let jar = Locked<String?>(nil)
 
     /// The cookie that is sent: `session=…`.
@@ -47,46 +43,19 @@ final class HTTPClient: Sendable {
         if let cookie = cookie ?? self.cookie { arguments += ["-H", "cookie: \(cookie)"] }
         if let body { arguments += ["--data-binary", body] }
         arguments.append("http://127.0.0.1:\(port)\(path)")
-        let answer = try Self.parse(try await Self.run(arguments))
+        let answer = try Self.parse(try await output(of: "curl", arguments))
         for value in answer.fields.filter({ $0.name == "set-cookie" }).map(\.value) {
             self.cookie = value.contains("Max-Age=0") ? nil : value.split(separator: ";").first.map(String.init)
         }
         return answer
     }
 
-    private static func run(_ arguments: [String]) async throws -> String {
-        let process = Process()
-        process.executableURL = URL(filePath: "/usr/bin/env")
-        process.arguments = ["curl"] + arguments
-        let output = Pipe()
-        let errors = Pipe()
-        process.standardOutput = output
-        process.standardError = errors
-        return try await withCheckedThrowingContinuation { continuation in
-            // A thread of its own: reading a pipe blocks.
-            Thread {
-                do {
-                    try process.run()
-                    let data = try output.fileHandleForReading.readToEnd() ?? Data()
-                    let message = try errors.fileHandleForReading.readToEnd() ?? Data()
-                    process.waitUntilExit()
-                    guard process.terminationStatus == 0 else {
-                        throw Failure(description: String(decoding: message, as: UTF8.self))
-                    }
-                    continuation.resume(returning: String(decoding: data, as: UTF8.self))
-                } catch {
-                    continuation.resume(throwing: error)
-                }
-            }.start()
-        }
-    }
-
     private static func parse(_ text: String) throws -> Answer {
-        guard let end = text.range(of: "\r\n\r\n") else { throw Failure(description: "no HTTP answer: \(text)") }
+        guard let end = text.range(of: "\r\n\r\n") else { throw ProgramFailure(description: "no HTTP answer: \(text)") }
         let lines = text[..<end.lowerBound].components(separatedBy: "\r\n")
         let words = lines[0].split(separator: " ")
         guard words.count >= 2, words[0] == "HTTP/2", let status = Int(words[1]) else {
-            throw Failure(description: "not an HTTP/2 answer: \(lines[0])")
+            throw ProgramFailure(description: "not an HTTP/2 answer: \(lines[0])")
         }
         let fields = lines.dropFirst().compactMap { line -> (name: String, value: String)? in
             guard let colon = line.firstIndex(of: ":") else { return nil }

@@ -125,6 +125,9 @@ final class ChildProcess: Sendable {
 
     var isRunning: Bool { process.isRunning }
 
+    /// The number of the process.
+    var id: Int32 { process.processIdentifier }
+
     func send(_ signal: Int32) throws {
         guard Foundation.kill(process.processIdentifier, signal) == 0 else {
             throw Failure(description: "the program cannot be sent a signal: \(errno)")

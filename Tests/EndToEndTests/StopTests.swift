@@ -25,11 +25,11 @@ import Testing
         let (process, port, request) = try await busyNode()
         try process.send(first)
         // New connections are refused as soon as it drains.
-        await #expect(throws: HTTPClient.Failure.self) { while true { _ = try await sessionsEntered(port) } }
+        await #expect(throws: ProgramFailure.self) { while true { _ = try await sessionsEntered(port) } }
         #expect(process.isRunning)
         try process.send(second)
         #expect(process.end() == 0)
-        await #expect(throws: HTTPClient.Failure.self) { try await request.value }
+        await #expect(throws: ProgramFailure.self) { try await request.value }
     }
 
     @Test(arguments: [SIGTERM, SIGINT]) func `one signal is enough when nothing is under way`(signal: Int32)
