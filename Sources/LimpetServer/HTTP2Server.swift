@@ -126,6 +126,11 @@ public final class HTTP2Server: Service {
         let bootstrap = ServerBootstrap(group: group)
             // The kernel shortens it to net.core.somaxconn.
             .serverChannelOption(.backlog, value: 4096)
+            // Kept by the connection: NIO's 2 KiB are an eighth of an idle one, and few requests need as much. A client that
+            // fills it gets twice the size, again and again.
+            .childChannelOption(
+                .recvAllocator, value: AdaptiveRecvByteBufferAllocator(minimum: 64, initial: 256, maximum: 65_536)
+            )
             .childChannelInitializer { [context, loops] channel in
                 channel.eventLoop.makeCompletedFuture {
                     guard let loop = loops[ObjectIdentifier(channel.eventLoop)]?.value else {

@@ -69,6 +69,26 @@ import Testing
         }
     }
 
+    @Test func `serves as before after it has rested, and while others rest`() throws {
+        let connection = try RawConnection()
+        let waiting = Frame.request(1, "POST", endStream: false)
+        try connection.send(waiting)
+        for stream in stride(from: UInt32(3), to: 15, by: 4) {
+            try connection.send(.request(stream, fields: [("cookie", "a=1")]))
+            #expect(try connection.reaction() == .response(stream, status: 200))
+            connection.advance(.seconds(3))
+        }
+        try connection.send(.data(1, [1]))
+        #expect(try connection.reaction() == .response(1, status: 200))
+        for stream in stride(from: UInt32(21), to: 33, by: 4) {
+            connection.advance(.seconds(3))
+            try connection.send(
+                .request(stream, "POST", fields: [("cookie", "a=1")], endStream: false), .data(stream, [1]))
+            #expect(try connection.reaction() == .response(stream, status: 200))
+        }
+        try connection.finish()
+    }
+
     @Test func `ends when a client makes the server talk and does not listen`() throws {
         var limits = ServerLimits()
         limits.maxQueuedFrames = 50

@@ -62,6 +62,19 @@ import Testing
         }
     }
 
+    @Test func `is read the same after the last one was forgotten`() {
+        for first in Self.lists {
+            for second in Self.lists {
+                var builder = RequestHeadBuilder(limits: ServerLimits())
+                for list in [first, second] {
+                    let head = Self.parse(list, with: &builder)
+                    #expect((builder.isOversized ? nil : head) == Self.fresh(list))
+                    builder.forget()
+                }
+            }
+        }
+    }
+
     @Test func `must name the same host in both fields also when one of them is repeated`() {
         var builder = RequestHeadBuilder(limits: ServerLimits())
         let good = Self.changed([], adding: [("host", "a.example")])

@@ -25,7 +25,13 @@ struct ConnectionTimeouts: ~Copyable {
         case end(ServerLimit)
     }
 
-    private let limits: ServerLimits
+    // Those of the limits that are needed here: every connection keeps a copy.
+    private let prefaceTimeout: TimeAmount
+    private let headerTimeout: TimeAmount
+    private let idleTimeout: TimeAmount
+    private let lingerTimeout: TimeAmount
+    private let writeTimeout: TimeAmount
+    private let minBytesPerSecond: Int
     private let opened: NIODeadline
     private let maxAge: TimeAmount
     private var idleSince: NIODeadline
@@ -36,7 +42,12 @@ struct ConnectionTimeouts: ~Copyable {
     /// - Parameter spread: from 0 to 1, another for each connection: see
     ///   ``HTTP2ServerConfiguration/maxConnectionAgeSeconds``.
     init(limits: ServerLimits, opened: NIODeadline, spread: Double) {
-        self.limits = limits
+        prefaceTimeout = limits.prefaceTimeout
+        headerTimeout = limits.headerTimeout
+        idleTimeout = limits.idleTimeout
+        lingerTimeout = limits.lingerTimeout
+        writeTimeout = limits.writeTimeout
+        minBytesPerSecond = limits.minBytesPerSecond
         self.opened = opened
         idleSince = opened
         maxAge = .nanoseconds(
@@ -48,30 +59,30 @@ struct ConnectionTimeouts: ~Copyable {
         if bytesLeft > 0 {
             endedSince = now
             return output.isTooSlow(
-                moved: bytesTaken, at: now, interval: limits.writeTimeout, rate: limits.minBytesPerSecond)
+                moved: bytesTaken, at: now, interval: writeTimeout, rate: minBytesPerSecond)
         }
         let since = endedSince ?? now
         endedSince = since
-        return now - since > limits.lingerTimeout
+        return now - since > lingerTimeout
     }
 
     mutating func check(_ moment: Moment) -> Verdict {
-        if !moment.isGreeted { return moment.now - opened > limits.prefaceTimeout ? .end(.prefaceTime) : .fine }
-        if let began = moment.headerListBegan, moment.now - began > limits.headerTimeout { return .end(.headerTime) }
-        if moment.isHeldBack, limits.minBytesPerSecond > 0 {
+        if !moment.isGreeted { return moment.now - opened > prefaceTimeout ? .end(.prefaceTime) : .fine }
+        if let began = moment.headerListBegan, moment.now - began > headerTimeout { return .end(.headerTime) }
+        if moment.isHeldBack, minBytesPerSecond > 0 {
             let isTooSlow = output.isTooSlow(
-                moved: moment.bytesTaken, at: moment.now, interval: limits.writeTimeout,
-                rate: limits.minBytesPerSecond)
+                moved: moment.bytesTaken, at: moment.now, interval: writeTimeout,
+                rate: minBytesPerSecond)
             if isTooSlow { return .end(.writeRate) }
         } else {
             output.pause()
         }
         if moment.isBusy {
             idleSince = moment.now
-        } else if moment.now - idleSince > limits.idleTimeout {
+        } else if moment.now - idleSince > idleTimeout {
             return .drain(.idleTime)
         }
-        if limits.maxConnectionAge > .zero, moment.now - opened > maxAge { return .drain(.connectionAge) }
+        if maxAge > .zero, moment.now - opened > maxAge { return .drain(.connectionAge) }
         return .fine
     }
 }

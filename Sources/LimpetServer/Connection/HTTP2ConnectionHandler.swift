@@ -33,6 +33,8 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
     private var countedResets = 0
     /// The streams that had been opened at the last tick.
     private var seenStreams = 0
+    /// What requests have left was given back, and there were none since.
+    private var isTrimmed = true
 
     /// - Parameter advice: what a client is told that speaks HTTP/1.
     init(server: ServerContext, loop: LoopContext, advice: ClientPreface.Advice = .priorKnowledge) throws {
@@ -230,6 +232,7 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
         count(openStreams: session.openStreams)
         let isBusy = session.openStreams > 0 || session.openedStreams != seenStreams
         seenStreams = session.openedStreams
+        trim(isIdle: !isBusy)
         let buffered = bufferedBytes(context.channel)
         if state.isEnding {
             let isOver = timeouts.isOver(bytesLeft: buffered, bytesTaken: bytesWritten - buffered, at: loop.now)
@@ -264,6 +267,17 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
             }
         }
         flush(context)
+    }
+
+    /// Gives back the memory of requests that are done, once there were none for a tick: what a client repeats, arrays and tables as
+    /// large as they ever had to be.
+    private func trim(isIdle: Bool) {
+        if isIdle, !isTrimmed {
+            session.trim()
+            streams.trim()
+            events = []
+        }
+        isTrimmed = isIdle
     }
 
     /// Counts what has changed since it was counted last.

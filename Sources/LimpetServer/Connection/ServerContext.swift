@@ -3,8 +3,8 @@ import Metrics
 import NIOCore
 import Tracing
 
-/// What all connections of a server share.
-struct ServerContext: Sendable {
+/// What all connections of a server share: an object, of which each keeps a reference and no copy.
+final class ServerContext: Sendable {
     let handler: HTTP2Server.Handler
     let limits: ServerLimits
     let logger: Logger

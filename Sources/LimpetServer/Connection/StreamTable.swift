@@ -54,6 +54,11 @@ struct StreamTable: ~Copyable {
         maxLiveHandlers = limits.maxLiveHandlers
     }
 
+    /// Gives back the memory of streams that are gone, if none is left.
+    mutating func trim() {
+        if streams.isEmpty { streams = [:] }
+    }
+
     // MARK: Requests
 
     /// A request has begun whose body follows.

@@ -36,6 +36,15 @@ struct ConnectionRecord {
         outputLimit = limits.outputChunk
     }
 
+    /// Gives back the memory that requests have left which are done. To be called while there are none, and no events.
+    mutating func trim() {
+        head.forget()
+        bodies.trim()
+        events = []
+        incompleteRequests = []
+        answeredRequests = []
+    }
+
     var isOutputFull: Bool { output.readableBytes >= outputLimit }
 
     // MARK: Input

@@ -15,30 +15,22 @@ struct NGHTTP2Session: ~Copyable {
     /// from within calls to the session. It is a pointer and not a class because callbacks come in the middle of such a
     /// call; no method holds an access to `record.pointee` across one.
     private let record: UnsafeMutablePointer<ConnectionRecord>
+    private let memory: SessionMemory
 
     init(limits: ServerLimits) throws(NGHTTP2Error) {
-        let record = UnsafeMutablePointer<ConnectionRecord>.allocate(capacity: 1)
-        record.initialize(to: ConnectionRecord(limits: limits))
-        let session: OpaquePointer
-        do {
-            session = try Self.makeSession(limits: limits, record: record)
-        } catch {
-            record.deinitialize(count: 1)
-            record.deallocate()
-            throw error
-        }
-        self.session = session
-        self.record = record
+        let memory = SessionMemory(ConnectionRecord(limits: limits))
+        record = memory.record
+        session = try Self.makeSession(limits: limits, memory)
+        self.memory = memory
     }
 
     deinit {
+        // Before its memory goes, with the properties.
         nghttp2_session_del(session)
-        record.deinitialize(count: 1)
-        record.deallocate()
     }
 
     private static func makeSession(
-        limits: ServerLimits, record: UnsafeMutablePointer<ConnectionRecord>
+        limits: ServerLimits, _ memory: borrowing SessionMemory
     ) throws(NGHTTP2Error) -> OpaquePointer {
         var options: OpaquePointer?
         try NGHTTP2Error.check(nghttp2_option_new(&options))
@@ -68,9 +60,12 @@ struct NGHTTP2Session: ~Copyable {
         nghttp2_session_callbacks_set_on_frame_not_send_callback(callbacks, onFrameNotSent)
         nghttp2_session_callbacks_set_send_data_callback(callbacks, sendBody)
 
-        // The session copies the callbacks and the options.
+        // The session copies the callbacks, the options and the allocator.
         var session: OpaquePointer?
-        try NGHTTP2Error.check(nghttp2_session_server_new2(&session, callbacks, record, options))
+        var allocator = nghttp2_mem(
+            mem_user_data: memory.userData, malloc: allocateForSession, free: freeForSession,
+            calloc: allocateZeroesForSession, realloc: reallocateForSession)
+        try NGHTTP2Error.check(nghttp2_session_server_new3(&session, callbacks, memory.record, options, &allocator))
         guard let session else { preconditionFailure("the library makes a session or fails") }
         do {
             try announce(limits, session)
@@ -251,6 +246,9 @@ struct NGHTTP2Session: ~Copyable {
 
     /// Whether something has happened that was not handed out.
     var hasEvents: Bool { !record.pointee.events.isEmpty }
+
+    /// Gives back the memory that requests have left which are done. To be called while there are none.
+    mutating func trim() { record.pointee.trim() }
 
     /// Whether bodies are being sent.
     var isSendingBodies: Bool { !record.pointee.bodies.isEmpty }

@@ -55,6 +55,11 @@ struct ResponseBodies {
     /// Whether no body is being sent.
     var isEmpty: Bool { free.count == bodies.count }
 
+    /// Gives back the memory of bodies that were sent, if none is left.
+    mutating func trim() {
+        if isEmpty { self = ResponseBodies() }
+    }
+
     // MARK: Sending
 
     /// How much of a body goes into a frame of at most this size.
