@@ -83,7 +83,7 @@ public final class HTTP2Server: Service {
             let maxConnections = try FileDescriptorLimit.raiseProcessLimit(
                 forConnections: configuration.maxConnections, threads: threads, logger: context.logger)
             let gate = ConnectionGate(limit: maxConnections, logger: context.logger)
-            let listener = try await listen(group, tls, gate)
+            let listener = try await listen(group, threads, tls, gate)
             port.resolve(.success(listener.channel.localAddress?.port ?? 0))
             context.logger.info(
                 "listening", metadata: ["address": "\(listener.address)", "threads": "\(threads)"])
@@ -116,12 +116,12 @@ public final class HTTP2Server: Service {
     }
 
     private func listen(
-        _ group: MultiThreadedEventLoopGroup, _ tls: TLSContexts?, _ gate: ConnectionGate
+        _ group: MultiThreadedEventLoopGroup, _ threads: Int, _ tls: TLSContexts?, _ gate: ConnectionGate
     ) async throws -> Listener {
         var loops: [ObjectIdentifier: NIOLoopBoundBox<LoopContext>] = [:]
         for loop in group.makeIterator() {
             loops[ObjectIdentifier(loop)] = .makeBoxSendingValue(
-                LoopContext(loop, server: context), eventLoop: loop)
+                LoopContext(loop, server: context, loops: threads), eventLoop: loop)
         }
         let bootstrap = ServerBootstrap(group: group)
             // The kernel shortens it to net.core.somaxconn.

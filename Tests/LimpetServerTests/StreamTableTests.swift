@@ -48,8 +48,10 @@ import Testing
         streams.closed(1)?.close()
         #expect(task.isCancelled)
         #expect(streams.start(5) == false)
+        #expect(streams.abandonedHandlers == 1)
         let isAwaited = streams.finished(1) != nil
         #expect(!isAwaited)
+        #expect(streams.abandonedHandlers == 0)
         #expect(streams.start(5) == true)
         let isStartingAwaited = streams.finished(5) != nil
         #expect(isStartingAwaited)
@@ -65,11 +67,16 @@ import Testing
         #expect(streams.start(1) == true)
         streams.started(task, at: .now())
         streams.open(3, head, body(3), at: .now())
+        #expect(streams.start(5) == true)
         for stream in streams.closeAll() { stream.close() }
         #expect(task.isCancelled)
         #expect(streams.takeArriving().isEmpty == true)
-        let isAwaited = streams.finished(1) != nil
-        #expect(!isAwaited)
+        #expect(streams.abandonedHandlers == 2)
+        for id in [StreamID(1), 5] {
+            let isAwaited = streams.finished(id) != nil
+            #expect(!isAwaited)
+        }
+        #expect(streams.abandonedHandlers == 0)
     }
 
     @Test func `have no use for a body that is written after they were closed`() {

@@ -82,8 +82,9 @@ extension HTTP2ConnectionHandler {
     func start(_ request: StreamTable.Request) throws(NGHTTP2Error) -> Exchange? {
         let body = request.body.map { RequestBody($0, loop.eventLoop) } ?? RequestBody()
         let exchange = exchange(request.id, request.head, body)
-        if streams.start(request.id) { return exchange }
-        loop.counts.hit(.liveHandlers)
+        let isAdmitted = openRequests.admit(ofLoop: &loop.openRequests, limit: loop.maxOpenRequests)
+        if isAdmitted, streams.start(request.id) { return exchange }
+        loop.counts.hit(isAdmitted ? .liveHandlers : .openRequests)
         server.ended(exchange, status: nil, bytes: 0, counts: &loop.counts)
         try session.reset(request.id, .refusedStream)
         return nil
@@ -121,6 +122,12 @@ extension HTTP2ConnectionHandler {
             scheduleFlush()
         }
         server.ended(exchange, status: status, bytes: bytes, counts: &loop.counts)
+        if stream == nil { abandonedHandlerReturned() }
+    }
+
+    /// A handler of a closed stream has returned.
+    private func abandonedHandlerReturned() {
+        countRequests()
         if context == nil { leaveIfDone() }
     }
 
@@ -221,7 +228,7 @@ extension HTTP2ConnectionHandler {
         let stream = streams.finished(exchange.id)
         stream?.close()
         server.ended(exchange, status: status, bytes: bytes, counts: &loop.counts)
-        if context == nil { leaveIfDone() }
+        if stream == nil { abandonedHandlerReturned() }
         return stream != nil
     }
 }

@@ -17,6 +17,7 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
     var state: ConnectionState
     var streams: StreamTable
     var unread: UnreadBodies
+    var openRequests: OpenRequests
     private var inbound: InboundFrames
     private var timeouts: ConnectionTimeouts
     /// The events that are being handled, and the next of them.
@@ -44,6 +45,7 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
         session = try NGHTTP2Session(limits: server.limits)
         streams = StreamTable(limits: server.limits)
         unread = UnreadBodies(limits: server.limits)
+        openRequests = OpenRequests(limits: server.limits)
         inbound = InboundFrames(limits: server.limits)
         timeouts = ConnectionTimeouts(limits: server.limits, opened: loop.now, spread: .random(in: 0...1))
     }
@@ -101,6 +103,7 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
         loop.remove(self)
         for stream in streams.closeAll() { stream.close() }
         context = nil
+        countRequests()
         leaveIfDone()
     }
 
@@ -220,8 +223,15 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
                 }
             }
         }
+        countRequests()
         // For writing only: what is still to be sent would be lost with the rest.
         if session.isFinished, state.finish() { context.close(mode: .output, promise: nil) }
+    }
+
+    /// Streams have ended, or handlers of closed streams have returned.
+    func countRequests() {
+        let open = (context == nil ? 0 : session.openStreams) + streams.abandonedHandlers
+        openRequests.update(open, ofLoop: &loop.openRequests)
     }
 
     // MARK: Time

@@ -15,6 +15,9 @@ final class LoopContext {
     var numbers = RequestNumbers()
     /// Bytes of requests' bodies that were not read.
     var unreadBytes = 0
+    /// Open requests, and how many there may be.
+    var openRequests = 0
+    let maxOpenRequests: Int
     /// The time as of the last tick: exact enough for time-outs, and free.
     private(set) var now: NIODeadline
 
@@ -24,11 +27,13 @@ final class LoopContext {
 
     private let metrics: ServerMetrics
 
-    init(_ eventLoop: any EventLoop, server: ServerContext) {
+    /// - Parameter loops: how many event loops the server has.
+    init(_ eventLoop: any EventLoop, server: ServerContext, loops: Int = 1) {
         self.eventLoop = eventLoop
         executor = EventLoopTaskExecutor(eventLoop)
         tick = server.limits.tick
         metrics = server.metrics
+        maxOpenRequests = server.limits.maxOpenRequests / loops
         now = eventLoop.now
     }
 

@@ -19,6 +19,16 @@ struct ServerLimits: Sendable {
     /// client that cancels all its requests can repeat them.
     var maxLiveHandlers = 200
 
+    /// Requests of all connections together whose stream is open or whose handler runs; each event loop has its share.
+    /// Further ones are refused with REFUSED_STREAM: the client may repeat them. One that waits for its body was measured
+    /// to take 4.3 KiB, 29 KiB with the longest header list: 140 MiB in all, 940 MiB at worst.
+    var maxOpenRequests = 32_768
+
+    /// Open requests that every connection may have all the same, so that those who open many do not lock out the others:
+    /// a stream of events, and some requests beside it. With ``HTTP2ServerConfiguration/maxConnections`` at its default
+    /// 340 MiB more, if each has as many.
+    var minOpenRequests = 4
+
     /// Bytes of a header list, name + value + 32 for each field as RFC 9113, section 6.5.2, counts them. Announced in
     /// SETTINGS; more is answered 431. The default of nginx and Apache is 8 KiB a field or line, of Node.js 16 KiB in all.
     var maxHeaderListBytes = 16 * 1024

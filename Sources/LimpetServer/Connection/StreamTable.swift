@@ -49,6 +49,8 @@ struct StreamTable: ~Copyable {
     private var starting: StreamID?
     /// Handlers that have not returned yet, those of closed streams included.
     private(set) var liveHandlers = 0
+    /// Those of closed streams alone.
+    private(set) var abandonedHandlers = 0
 
     init(limits: ServerLimits) {
         maxLiveHandlers = limits.maxLiveHandlers
@@ -126,6 +128,7 @@ struct StreamTable: ~Copyable {
         // It has returned: there is nothing to cancel, and what it has written is on its way.
         left?.task = nil
         left?.outgoing = nil
+        if left == nil, !isStarting { abandonedHandlers -= 1 }
         return left ?? (isStarting ? Stream() : nil)
     }
 
@@ -135,12 +138,15 @@ struct StreamTable: ~Copyable {
     mutating func closed(_ id: StreamID) -> Stream? {
         guard !streams.isEmpty, let stream = streams.removeValue(forKey: id) else { return nil }
         arriving.removeAll { $0.id == id }
+        if stream.task != nil { abandonedHandlers += 1 }
         return stream
     }
 
     /// The connection was closed.
     mutating func closeAll() -> [Stream] {
         arriving.removeAll()
+        abandonedHandlers = liveHandlers
+        starting = nil
         defer { streams.removeAll() }
         return Array(streams.values)
     }

@@ -13,6 +13,7 @@ enum ServerLimit: String, Sendable, CaseIterable {
     case headerList = "header-list"
     case requestBody = "request-body"
     case liveHandlers = "live-handlers"
+    case openRequests = "open-requests"
     case queuedFrames = "queued-frames"
     // Frames: see ``InboundFrames`` and ``FrameBudget``.
     /// PING and SETTINGS, which have to be answered.
