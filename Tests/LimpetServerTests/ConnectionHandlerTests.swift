@@ -51,6 +51,20 @@ import Testing
         }
     }
 
+    @Test func `serves a request behind one whose handler has cancelled its own task`() throws {
+        let handler: HTTP2Server.Handler = { request in
+            let wasCancelled = Task.isCancelled
+            if request.path == "/cancel" { withUnsafeCurrentTask { $0?.cancel() } }
+            return .text("\(wasCancelled)")
+        }
+        try connected(answering: handler) { connection in
+            try connection.send(.request(1, "GET", "/cancel"), .request(3), .request(5, "GET", "/cancel"), .request(7))
+            let bodies = try connection.take().filter { $0.kind == .data }
+            #expect(bodies.map(\.stream) == [1, 3, 5, 7])
+            #expect(bodies.allSatisfy { $0.payload == Array("false".utf8) })
+        }
+    }
+
     @Test func `takes nothing from the session while the client does not read`() throws {
         let large: HTTP2Server.Handler = { _ in
             ServerResponse(status: .ok, body: ResponseBody([UInt8](repeating: 0, count: 50_000)))

@@ -90,21 +90,22 @@ extension HTTP2ConnectionHandler {
         return nil
     }
 
-    /// Runs the handler on this thread until it suspends, or returns: then the same task serves the next request.
+    /// Runs handlers on this thread until one suspends, or all that is to be served is.
     ///
     /// Most handlers of a burst return without suspending: they share one task, whose making would cost more than
     /// they do. A task that has suspended serves no other request, so that it can be cancelled with its stream.
-    func serve(_ first: Exchange) {
+    func serve() {
         let handler = server.handler
         let connection = LoopReference(self, loop.eventLoop)
         let task = Task.immediate(executorPreference: loop.executor) {
-            var next: Exchange? = first
-            while let exchange = next {
+            // A handler may have cancelled its own task.
+            while !Task.isCancelled, let exchange = connection.ifOnLoop?.nextExchange() {
                 await connection.serve(exchange, by: handler)
-                next = connection.ifOnLoop?.nextExchange()
             }
         }
         streams.started(task, at: loop.now)
+        // The connection was closed below the handler: nobody else would.
+        if context == nil { task.cancel() }
     }
 
     /// A handler has returned, with all that there is to send.

@@ -23,6 +23,8 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
     /// The events that are being handled, and the next of them.
     private var events: [HTTP2Event] = []
     private var nextEvent = 0
+    /// The request that is served next.
+    private var next: Exchange?
     private(set) var context: ChannelHandlerContext?
     /// Bytes are being read: what is to be sent is written when the burst is over.
     private var isReading = false
@@ -120,9 +122,8 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
         attempt { () throws(NGHTTP2Error) in try session.receive(verdict.readable(bytes)) }
         handleEvents()
         for request in streams.takeArriving() where state.isServing {
-            attempt { () throws(NGHTTP2Error) in
-                if let exchange = try start(request) { serve(exchange) }
-            }
+            attempt { () throws(NGHTTP2Error) in next = try start(request) }
+            if next != nil { serve() }
         }
         if case .end(_, let fault) = verdict { return fail(fault) }
         if !context.channel.isWritable, session.queuedFrames > server.limits.maxQueuedFrames {
@@ -132,26 +133,36 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
 
     private func handleEvents() {
         session.takeEvents(&events)
-        while let exchange = nextExchange() { serve(exchange) }
-        events.removeAll(keepingCapacity: true)
+        while hasNext() { serve() }
+        if events.capacity > Self.maxKeptEvents {
+            events = []
+        } else {
+            events.removeAll(keepingCapacity: true)
+        }
         nextEvent = 0
     }
 
-    /// Handles what has happened up to the next request that is to be served.
-    ///
-    /// - Returns: the request; `nil` when all is handled, and always elsewhere than below `handleEvents`.
+    /// Arrays of more events are not kept. A large array costs little where so many events have come.
+    private static let maxKeptEvents = 256
+
+    /// The next request that is to be served; `nil` when all are, and always elsewhere than below `handleEvents`.
     func nextExchange() -> Exchange? {
+        guard hasNext() else { return nil }
+        defer { next = nil }
+        return next
+    }
+
+    /// Handles what has happened up to the next request that is to be served.
+    private func hasNext() -> Bool {
         // What came before the connection failed is not handled either: its answer could not be sent.
-        while nextEvent < events.count, state.isServing {
+        while next == nil, nextEvent < events.count, state.isServing {
             let event = events[nextEvent]
             nextEvent += 1
-            var exchange: Exchange?
             attempt { () throws(NGHTTP2Error) in
-                if let request = try handle(event) { exchange = try start(request) }
+                if let request = try handle(event) { next = try start(request) }
             }
-            if let exchange { return exchange }
         }
-        return nil
+        return next != nil
     }
 
     /// - Returns: a request whose handler is to be started.
@@ -199,7 +210,8 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
 
     /// Writes what the session has to send, as far as the client reads it.
     private func flush(_ context: ChannelHandlerContext) {
-        guard state.isServing else { return }
+        // Not from within `handleEvents`: the end of a connection can lead here.
+        guard state.isServing, events.isEmpty else { return }
         attempt { () throws(NGHTTP2Error) in
             var isMoreLeft = true
             while isMoreLeft, state.isServing, context.channel.isWritable {

@@ -13,7 +13,7 @@ struct NGHTTP2Session: ~Copyable {
     private let session: OpaquePointer
     /// The memory behind the `user_data` of every callback. It lives exactly as long as the session: callbacks come only
     /// from within calls to the session. It is a pointer and not a class because callbacks come in the middle of such a
-    /// call; no method holds an access to `record.pointee` across one.
+    /// call; no method holds an access to `record.pointee` across one that does.
     private let record: UnsafeMutablePointer<ConnectionRecord>
     private let memory: SessionMemory
 

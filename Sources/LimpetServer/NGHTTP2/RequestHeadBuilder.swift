@@ -54,16 +54,16 @@ struct RequestHeadBuilder {
     /// A list begins: that of a request, or of its trailers.
     mutating func begin(isTrailers: Bool) {
         let canRepeat = lastHead != nil && !isTrailers
+        if !repeatsPseudoFields || repeatedFields == nil {
+            clearPseudoFields()
+            fields = HTTPFields()
+        }
+        if !canRepeat { current.removeAll() }
         lastPosition = 0
         sharesBeginning = canRepeat
         pseudoFields = 0
         repeatsPseudoFields = canRepeat
         repeatedFields = canRepeat ? 0 : nil
-        if !canRepeat {
-            current.removeAll()
-            clearPseudoFields()
-            fields = HTTPFields()
-        }
         byteCount = 0
         fieldCount = 0
         keepsFields = true
