@@ -19,8 +19,11 @@ final class Balancer: Sendable {
         guard configuration.contains(address) else {
             throw ProgramFailure(description: "the sample's balancer does not listen on \(address)")
         }
+        // A node that is late because the machine has other work is not down: one that is refuses the connection.
+        let adapted = configuration.replacing(address, with: "unix@\(socket)")
+            .replacing("defaults\n", with: "defaults\n    timeout check 10s\n")
         let file = directory.appending(path: "haproxy.cfg")
-        try configuration.replacing(address, with: "unix@\(socket)").write(to: file, atomically: true, encoding: .utf8)
+        try adapted.write(to: file, atomically: true, encoding: .utf8)
         process = Process()
         process.executableURL = URL(filePath: "/usr/bin/env")
         process.arguments = ["haproxy", "-db", "-f", file.path]
