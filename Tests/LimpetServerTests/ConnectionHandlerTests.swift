@@ -148,4 +148,20 @@ import Testing
         #expect(connection.openConnections == 0)
         #expect(!connection.isHandlerAlive)
     }
+
+    @Test func `serves a request that comes just behind the answer to the PING of its drain`() throws {
+        try connected(answering: { _ in .text("hello") }) { connection in
+            connection.channel.pipeline.fireUserInboundEventTriggered(ChannelShouldQuiesceEvent())
+            let notice = try connection.take()
+            #expect(notice.map(\.kind) == [.goAway, .ping])
+            let ping = try #require(notice.last)
+            try connection.send(ping.with(flags: Frame.acknowledgement))
+            #expect(try connection.take().isEmpty)
+            try connection.send(.request(1))
+            #expect(try connection.take().first?.status == 200)
+            connection.advance(ServerLimits().drainGrace)
+            #expect(try connection.take() == [.goAway(1)])
+            #expect(connection.isClosed)
+        }
+    }
 }

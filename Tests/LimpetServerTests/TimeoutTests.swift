@@ -224,6 +224,7 @@ import Testing
         #expect(drain.map(\.kind) == [.goAway, .ping])
         #expect(drain.first?.number(at: 4) == 0)
         try connection.send(Frame(kind: .ping, flags: Frame.acknowledgement, payload: drain[1].payload))
+        connection.advance(ServerLimits().drainGrace)
         #expect(!connection.channel.isActive)
     }
 
@@ -241,7 +242,7 @@ import Testing
         let ping = try #require(try connection.take().first { $0.kind == .ping })
         try connection.send(Frame(kind: .ping, flags: Frame.acknowledgement, payload: ping.payload))
         try connection.send(.data(1, []))
-        connection.advance(.zero)
+        connection.advance(ServerLimits().drainGrace)
         let end = try connection.take()
         #expect(end.first { $0.kind == .headers }?.status == 200)
         #expect(!connection.channel.isActive)

@@ -64,6 +64,11 @@ struct ConnectionState: ~Copyable {
         if case .active = phase { true } else { false }
     }
 
+    /// Whether the client has been told that the server stops, and not yet which stream was the last.
+    var isNoticeSent: Bool {
+        if case .noticeSent = phase { true } else { false }
+    }
+
     /// Whether anything is still to be expected of the client.
     var isOpen: Bool {
         switch phase {
@@ -137,8 +142,8 @@ struct ConnectionState: ~Copyable {
         return true
     }
 
-    /// The client has answered a PING, and with it everything before: whatever it sends from now on, it sent knowing
-    /// of the first GOAWAY. Or it has had its time to.
+    /// The client has answered a PING, and with it everything before: whatever it sends from now on, it sends knowing
+    /// of the first GOAWAY. It has also had the time to send what it had begun; or it has had its time to answer.
     ///
     /// - Returns: whether to send the GOAWAY that names the last stream.
     mutating func pingAnswered() -> Bool {

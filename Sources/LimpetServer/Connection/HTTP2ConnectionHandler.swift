@@ -191,7 +191,8 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
             if loop.now - stream.began >= server.limits.patience { inbound.gaveUp() }
             stream.close()
         case .pingAnswered:
-            if state.pingAnswered() { session.refuseNewStreams() }
+            guard state.isNoticeSent else { break }
+            loop.eventLoop.assumeIsolated().scheduleTask(in: server.limits.drainGrace) { self.finishNotice() }
         }
         return nil
     }
@@ -339,7 +340,7 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
         }
     }
 
-    /// The client has not answered the PING behind the first GOAWAY: it gets the second one anyway.
+    /// The client has answered the PING behind the first GOAWAY, or not in time: it gets the second one.
     private func finishNotice() {
         guard let context, state.pingAnswered() else { return }
         session.refuseNewStreams()
