@@ -18,8 +18,9 @@ public struct HTTP2ServerConfiguration: ConfigurationSection, Hashable {
     /// The number of event loops, each a thread; 0 for one a core.
     public var threads = 0
     /// Connections that may be open at once; more are closed as soon as they are accepted. The default is twice the
-    /// 10,000 idle ones that the benchmarks hold: at 16 KiB each 320 MiB, over TLS twice that. The process's limit of
-    /// open files is raised as far as that needs.
+    /// 10,000 idle ones that the benchmarks hold: at 14 KiB each 280 MiB, over TLS at 32 KiB twice that. One that has moved
+    /// large bodies keeps up to 45 KiB more, over TLS up to 100 KiB. The process's limit of open files is raised as far as
+    /// the number needs.
     public var maxConnections = 20_000
     /// Seconds that requests under way may take to finish after the server was told to stop. The default is a third of
     /// the 30 s after which Kubernetes kills.

@@ -21,7 +21,7 @@ struct ServerLimits: Sendable {
 
     /// Requests of all connections together whose stream is open or whose handler runs; each event loop has its share.
     /// Further ones are refused with REFUSED_STREAM: the client may repeat them. One that waits for its body was measured
-    /// to take 4.3 KiB, 29 KiB with the longest header list: 140 MiB in all, 940 MiB at worst.
+    /// to take 4.3 KiB, 31 KiB with the longest header list: 140 MiB in all, 1 GiB at worst.
     var maxOpenRequests = 32_768
 
     /// Open requests that every connection may have all the same, so that those who open many do not lock out the others:
