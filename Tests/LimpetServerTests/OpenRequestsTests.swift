@@ -1,3 +1,5 @@
+import MetricsTestKit
+import NIOCore
 import Testing
 
 @testable import LimpetServer
@@ -64,6 +66,27 @@ import Testing
         try first.send(.request(11))
         #expect(try first.take().contains { $0.kind == .headers && $0.stream == 11 })
         try first.finish()
+    }
+
+    @Test func `are counted where they are refused`() async throws {
+        let metrics = TestMetrics()
+        var limits = limits
+        limits.tick = .milliseconds(5)
+        try await TestServer.run(limits: limits, metrics: metrics) { _ in
+            await Signal().wait()
+            return .text("")
+        } during: { server in
+            let client = try await FrameClient.connect(server.port)
+            try await client.send(.request(1), .request(3), .request(5), .request(7), .request(9), .request(11))
+            for stream in [UInt32(9), 11] {
+                #expect(try await client.next { $0.kind == .resetStream }.stream == stream)
+            }
+            let refused = { () -> Int64 in
+                metrics.counters.filter { $0.dimensions.map(\.1) == ["open-requests"] }.reduce(0) { $0 + $1.totalValue }
+            }
+            while refused() < 2 { await Task.yield() }
+            #expect(refused() == 2)
+        }
     }
 
     @Test func `count handlers that have not noticed that their stream or their connection is closed`() async throws {
