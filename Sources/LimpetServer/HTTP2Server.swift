@@ -124,8 +124,7 @@ public final class HTTP2Server: Service {
                 LoopContext(loop, server: context, loops: threads), eventLoop: loop)
         }
         let bootstrap = ServerBootstrap(group: group)
-            // The kernel shortens it to net.core.somaxconn.
-            .serverChannelOption(.backlog, value: 4096)
+            .serverChannelOption(.backlog, value: Listener.backlog)
             // Kept by the connection: NIO's 2 KiB are an eighth of an idle one, and few requests need as much. A client that
             // fills it gets twice the size, again and again.
             .childChannelOption(

@@ -1,5 +1,6 @@
 import Foundation
 import InMemoryLogging
+import Limpet
 import Logging
 import NIOCore
 import NIOPosix
@@ -182,5 +183,31 @@ import Testing
         let reserve = FileDescriptorLimit.reserve(threads: 1)
         #expect(possible == min(2000, Int(clamping: limit.rlim_max) - reserve))
         #expect(Int(clamping: limit.rlim_cur) >= possible + reserve)
+    }
+}
+
+@Suite(.timeLimit(.minutes(1))) struct `A listener that stops` {
+    @Test func `accepts first who has connected`() async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let accepted = Locked(0)
+        let channel = try await ServerBootstrap(group: group)
+            .serverChannelOption(.backlog, value: Listener.backlog)
+            .childChannelInitializer { channel in
+                accepted.withLock { $0 += 1 }
+                return channel.eventLoop.makeSucceededVoidFuture()
+            }
+            .bind(host: "127.0.0.1", port: 0).get()
+        let proceed = DispatchSemaphore(value: 0)
+        group.next().execute { proceed.wait() }
+        // The kernel connects them, while the listener's loop is busy.
+        var clients: [FrameClient] = []
+        for _ in 0..<100 {
+            clients.append(try await FrameClient.connect(channel.localAddress?.port ?? 0, handshake: false))
+        }
+        Listener(channel, configured: .tcp(host: "127.0.0.1", port: 0)).stop()
+        proceed.signal()
+        try await channel.closeFuture.get()
+        #expect(accepted.withLock { $0 } == 100)
+        try await group.shutdownGracefully()
     }
 }
