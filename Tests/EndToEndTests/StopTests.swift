@@ -11,6 +11,8 @@ import Testing
         let port = try #require(line.firstMatch(of: /127\.0\.0\.1:(\d+)/).flatMap { Int($0.1) })
         let client = HTTPClient()
         try await client.request("POST", port: port, "/count")
+        // The answer is sent before the session is left.
+        while try await sessionsEntered(port) != "0" {}
         let request = Task { _ = try await client.request("GET", port: port, "/hold?ms=60000") }
         while try await sessionsEntered(port) == "0" {}
         return (process, port, request)
