@@ -232,7 +232,7 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
                 // Streams end when their last frame is sent, or a reset.
                 if session.hasEvents {
                     handleEvents()
-                    isMoreLeft = true
+                    isMoreLeft = isMoreLeft || session.hasOutput
                 }
             }
         }

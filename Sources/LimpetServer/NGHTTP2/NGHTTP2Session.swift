@@ -233,9 +233,10 @@ struct NGHTTP2Session: ~Copyable {
     }
 
     /// Whether nothing will be read or written any more: close the connection.
-    var isFinished: Bool {
-        nghttp2_session_want_read(session) == 0 && nghttp2_session_want_write(session) == 0
-    }
+    var isFinished: Bool { nghttp2_session_want_read(session) == 0 && !hasOutput }
+
+    /// Whether the session has anything to send that the client's windows permit.
+    var hasOutput: Bool { nghttp2_session_want_write(session) != 0 }
 
     /// The number of frames that wait to be sent, bodies not counted.
     var queuedFrames: Int { nghttp2_session_get_outbound_queue_size(session) }
