@@ -20,9 +20,7 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
     var openRequests: OpenRequests
     private var inbound: InboundFrames
     private var timeouts: ConnectionTimeouts
-    /// The events that are being handled, and the next of them.
-    private var events: [HTTP2Event] = []
-    private var nextEvent = 0
+    private var events = EventQueue()
     /// The request that is served next.
     private var next: Exchange?
     private(set) var context: ChannelHandlerContext?
@@ -132,18 +130,10 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
     }
 
     private func handleEvents() {
-        session.takeEvents(&events)
+        events.refill { session.takeEvents(&$0) }
         while hasNext() { serve() }
-        if events.capacity > Self.maxKeptEvents {
-            events = []
-        } else {
-            events.removeAll(keepingCapacity: true)
-        }
-        nextEvent = 0
+        events.clear()
     }
-
-    /// Arrays of more events are not kept. A large array costs little where so many events have come.
-    private static let maxKeptEvents = 256
 
     /// The next request that is to be served; `nil` when all are, and always elsewhere than below `handleEvents`.
     func nextExchange() -> Exchange? {
@@ -155,9 +145,7 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
     /// Handles what has happened up to the next request that is to be served.
     private func hasNext() -> Bool {
         // What came before the connection failed is not handled either: its answer could not be sent.
-        while next == nil, nextEvent < events.count, state.isServing {
-            let event = events[nextEvent]
-            nextEvent += 1
+        while next == nil, state.isServing, let event = events.next() {
             attempt { () throws(NGHTTP2Error) in
                 if let request = try handle(event) { next = try start(request) }
             }
@@ -217,20 +205,20 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
             var isMoreLeft = true
             while isMoreLeft, state.isServing, context.channel.isWritable {
                 loop.output.clear()
-                isMoreLeft = try session.write(to: &loop.output)
-                if loop.output.readableBytes > 0 {
-                    bytesWritten += loop.output.readableBytes
-                    loop.counts.sentBytes += loop.output.readableBytes
+                let written = try session.write(to: &loop.output)
+                isMoreLeft = written.isMoreLeft
+                let count = loop.output.readableBytes
+                loop.counts.sent(count, resets: written.frames.resets)
+                if count > 0 {
+                    bytesWritten += count
                     context.writeAndFlush(wrapOutboundOut(loop.output), promise: nil)
                 }
-                for body in session.takeDrainedBodies() { body.wake() }
-                let frames = session.takeSentFrames()
-                loop.counts.resetsByServer += frames.resets
-                if let fault = inbound.sent(frames, isAll: !isMoreLeft, at: loop.now) {
+                for body in written.drainedBodies { body.wake() }
+                if let fault = inbound.sent(written.frames, isAll: !isMoreLeft, at: loop.now) {
                     return fail(fault)
                 }
                 // Streams end when their last frame is sent, or a reset.
-                if session.hasEvents {
+                if written.hasEvents {
                     handleEvents()
                     isMoreLeft = isMoreLeft || session.hasOutput
                 }
@@ -298,7 +286,7 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler {
         if isIdle, !isTrimmed {
             session.trim()
             streams.trim()
-            events = []
+            events.trim()
         }
         isTrimmed = isIdle
     }

@@ -15,7 +15,7 @@ struct ConnectionRecord {
     var output = ByteBuffer()
     var head: RequestHeadBuilder
     var bodies = ResponseBodies()
-    /// What was written since the connection has asked last.
+    /// What was written since ``takeWritten(isMoreLeft:)``.
     var sentFrames = OutboundFrames()
     /// A PING has to follow what is queued.
     var isPingDue = false
@@ -112,6 +112,13 @@ struct ConnectionRecord {
 
     // MARK: Output
 
+    /// What a call of the session's `write` has done.
+    mutating func takeWritten(isMoreLeft: Bool) -> Written {
+        defer { sentFrames = OutboundFrames() }
+        return Written(
+            isMoreLeft: isMoreLeft, frames: sentFrames, drainedBodies: bodies.takeDrained(), hasEvents: !events.isEmpty)
+    }
+
     /// A frame has been handed out to be sent.
     mutating func sent(_ frame: FrameHeader) {
         guard frame.kind == .headers || frame.kind == .data, frame.endsStream else { return }
@@ -147,4 +154,15 @@ struct ConnectionRecord {
         }
         return nil
     }
+}
+
+/// What was written, and what came of it.
+struct Written {
+    /// Whether more may be left to be written.
+    let isMoreLeft: Bool
+    let frames: OutboundFrames
+    /// The bodies whose writers can go on.
+    let drainedBodies: [OutgoingBody]
+    /// Whether something has happened that was not handed out.
+    let hasEvents: Bool
 }

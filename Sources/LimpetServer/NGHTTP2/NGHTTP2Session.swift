@@ -164,9 +164,6 @@ struct NGHTTP2Session: ~Copyable {
         if status != NGHTTP2_ERR_INVALID_ARGUMENT.rawValue { try NGHTTP2Error.check(status) }
     }
 
-    /// The bodies whose writers can go on, since the last call.
-    mutating func takeDrainedBodies() -> [OutgoingBody] { record.pointee.bodies.takeDrained() }
-
     /// Resets a stream.
     func reset(_ id: StreamID, _ code: HTTP2ErrorCode) throws(NGHTTP2Error) {
         try NGHTTP2Error.check(nghttp2_submit_rst_stream(session, noFlags, id, code.rawValue))
@@ -191,9 +188,12 @@ struct NGHTTP2Session: ~Copyable {
     }
 
     /// Appends what is to be sent next, until there are `outputChunk` bytes or nothing is left.
-    ///
-    /// - Returns: whether more may be left.
-    mutating func write(to output: inout ByteBuffer) throws(NGHTTP2Error) -> Bool {
+    mutating func write(to output: inout ByteBuffer) throws(NGHTTP2Error) -> Written {
+        let isMoreLeft = try writeFrames(to: &output)
+        return record.pointee.takeWritten(isMoreLeft: isMoreLeft)
+    }
+
+    private func writeFrames(to output: inout ByteBuffer) throws(NGHTTP2Error) -> Bool {
         swap(&record.pointee.output, &output)
         defer { swap(&record.pointee.output, &output) }
         repeat {
@@ -226,12 +226,6 @@ struct NGHTTP2Session: ~Copyable {
         return true
     }
 
-    /// What was sent since the last call.
-    mutating func takeSentFrames() -> OutboundFrames {
-        defer { record.pointee.sentFrames = OutboundFrames() }
-        return record.pointee.sentFrames
-    }
-
     /// Whether nothing will be read or written any more: close the connection.
     var isFinished: Bool { nghttp2_session_want_read(session) == 0 && !hasOutput }
 
@@ -244,9 +238,6 @@ struct NGHTTP2Session: ~Copyable {
     /// The number of streams that are open or half-closed, and of those that were opened in all.
     var openStreams: Int { record.pointee.openStreams }
     var openedStreams: Int { record.pointee.openedStreams }
-
-    /// Whether something has happened that was not handed out.
-    var hasEvents: Bool { !record.pointee.events.isEmpty }
 
     /// Gives back the memory that requests have left which are done. To be called while there are none.
     mutating func trim() { record.pointee.trim() }

@@ -89,9 +89,9 @@ struct ServerCounts {
     var accepted = 0
     private(set) var requests = [0, 0, 0, 0, 0, 0]
     var receivedBytes = 0
-    var sentBytes = 0
+    private(set) var sentBytes = 0
     var resetsByClient = 0
-    var resetsByServer = 0
+    private(set) var resetsByServer = 0
     private(set) var limitHits: [ServerLimit: Int] = [:]
 
     /// A request is done.
@@ -99,6 +99,12 @@ struct ServerCounts {
     /// - Parameter status: what it was answered; `nil`: the client went away before.
     mutating func answered(_ status: Int?) {
         requests[(status ?? 0) / 100] += 1
+    }
+
+    /// So much was sent.
+    mutating func sent(_ bytes: Int, resets: Int) {
+        sentBytes += bytes
+        resetsByServer += resets
     }
 
     mutating func hit(_ limit: ServerLimit) {
