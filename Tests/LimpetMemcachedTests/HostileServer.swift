@@ -42,17 +42,18 @@ final class HostileServer: Sendable {
         Thread { [self] in
             while true {
                 let connection = accept(listener, nil, nil)
-                guard connection >= 0 else { return }
+                guard connection >= 0 else { break }
                 serve(connection, answer)
                 close(connection)
             }
+            // Here and not in `stop`: this thread would go on to accept on whatever gets the number next.
+            close(listener)
         }.start()
     }
 
     /// Ends the listening; the thread ends after the connection that it serves.
     func stop() {
         shutdown(listener, Int32(SHUT_RDWR))
-        close(listener)
     }
 
     private func serve(_ connection: Int32, _ answer: (String) -> String?) {
