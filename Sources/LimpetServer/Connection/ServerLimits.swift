@@ -143,9 +143,9 @@ struct ServerLimits: Sendable {
     var drainPingTimeout = TimeAmount.seconds(2)
 
     /// How long requests are still taken after that answer. HAProxy 2.6 answers at once, and then sends the requests that it
-    /// had already given to the connection: one was seen 0.6 ms later, behind a GOAWAY that ruled it out. Its client
-    /// got REFUSED_STREAM.
-    var drainGrace = TimeAmount.milliseconds(100)
+    /// had already given to the connection: one was seen 0.6 ms later, behind a GOAWAY that ruled it out, and its client
+    /// got REFUSED_STREAM. A second, because a balancer on a busy machine may not run for 100 ms.
+    var drainGrace = TimeAmount.seconds(1)
 
     /// How long connections that were closed may take to end, and their handlers to notice that they are cancelled.
     var cancelTimeout = TimeAmount.seconds(2)
