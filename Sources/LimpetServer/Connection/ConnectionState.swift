@@ -12,7 +12,7 @@ import NIOCore
 /// ```
 ///
 /// A drain sends GOAWAY twice (RFC 9113, section 6.8): the first names no stream, so that requests which are on their
-/// way are still served; the second, one round trip later, names the last stream that was.
+/// way are still served; the second, a round trip and ``ServerLimits/drainGrace`` later, names the last stream that was.
 struct ConnectionState: ~Copyable {
     private enum Phase {
         case preface(received: ByteBuffer, isDraining: Bool)
