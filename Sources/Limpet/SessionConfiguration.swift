@@ -15,6 +15,12 @@ public struct SessionConfiguration: ConfigurationSection, Hashable {
     /// How long a copy in memory is trusted without asking the store, and how far the access time in the store may lag.
     /// 0 asks at every request. A minute costs an active session four small operations a minute.
     public var saveInterval = Duration.seconds(60)
+    /// How often a node asks whether another one has changed a session that it has in memory. A quarter of a second is what a
+    /// client that strays may be behind at most, and costs one small read a server.
+    public var peerPoll = Duration.milliseconds(250)
+    /// How long a request may take until its session is stored: one that takes longer is answered with 503, and changes
+    /// nothing. Five minutes are longer than balancers wait.
+    public var maxRequest = Duration.seconds(300)
     /// Applications with different context paths do not share sessions, also where they share a store and a cookie.
     public var contextPath = "/"
     /// Applications with different virtual hosts do not share sessions either.
@@ -27,9 +33,11 @@ public struct SessionConfiguration: ConfigurationSection, Hashable {
     public var store = Store()
 
     /// How the balancer sends requests.
-    public enum Mode: String, Sendable, Hashable {
-        /// A client stays with the node that its cookie names.
+    public enum Mode: String, Sendable, Hashable, CaseIterable {
+        /// A client stays with the node that its cookie names, as long as that one lives.
         case sticky
+        /// Any node may get any request: every read is verified with a small one of the store.
+        case roaming
     }
 
     /// The session's cookie. It is always `HttpOnly`: no script needs a session's id.
@@ -73,6 +81,16 @@ public struct SessionConfiguration: ConfigurationSection, Hashable {
         /// How long the store may take for an operation. A healthy memcached needs less than a millisecond; this much leaves
         /// room for a lost packet (200 ms to the first retransmission on Linux).
         public var timeout = Duration.milliseconds(250)
+        /// What a node does while the store cannot be asked. `local`: users stay logged in on the node that has them.
+        public var whenUnavailable = WhenUnavailable.local
+
+        /// What a node does while the store cannot be asked.
+        public enum WhenUnavailable: String, Sendable, Hashable, CaseIterable {
+            /// It goes on with the sessions that are at home in its memory, and delivers what they write when the store is back.
+            case local
+            /// It answers 503.
+            case reject
+        }
 
         /// Which store.
         public enum Kind: String, Sendable, Hashable, CaseIterable {
@@ -91,12 +109,16 @@ extension SessionConfiguration {
     static let nodeKey = ConfigurationKey(
         "session.node", .text, "this node's name in the cookie, unique in the cluster")
     static let modeKey = ConfigurationKey(
-        "session.mode", .choice([Mode.sticky.rawValue]), "how the balancer sends requests")
+        "session.mode", .choice(Mode.allCases.map(\.rawValue)), "how the balancer sends requests")
     static let maxInactiveKey = ConfigurationKey(
         "session.maxInactiveSeconds", .integer(1...31_536_000), "how long a session lives without a request")
     static let saveIntervalKey = ConfigurationKey(
         "session.saveIntervalSeconds", .integer(0...86_400),
         "how long memory is trusted without asking the store; 0: never")
+    static let peerPollKey = ConfigurationKey(
+        "session.peerPollMilliseconds", .integer(10...60_000), "how often a node asks what others have changed")
+    static let maxRequestKey = ConfigurationKey(
+        "session.maxRequestSeconds", .integer(1...86_400), "how long a request may have its session")
     static let contextPathKey = ConfigurationKey(
         "session.contextPath", .text, "applications with different paths do not share sessions")
     static let virtualHostKey = ConfigurationKey(
@@ -117,11 +139,15 @@ extension SessionConfiguration {
     static let storeTimeoutKey = ConfigurationKey(
         "store.timeoutMilliseconds", .integer(1...60_000), "how long the store may take for an operation")
 
+    static let whenUnavailableKey = ConfigurationKey(
+        "store.whenUnavailable", .choice(Store.WhenUnavailable.allCases.map(\.rawValue)),
+        "while the store is down: sessions that are at home here go on, or 503")
+
     /// The keys of `session`, `lock` and `store`.
     public static let keys = [
-        nodeKey, modeKey, maxInactiveKey, saveIntervalKey, contextPathKey, virtualHostKey, cookieNameKey, cookiePathKey,
-        cookieDomainKey, cookieSecureKey, cookieSameSiteKey, lockTimeoutKey, storeKindKey, storePrefixKey,
-        storeTimeoutKey,
+        nodeKey, modeKey, maxInactiveKey, saveIntervalKey, peerPollKey, maxRequestKey, contextPathKey, virtualHostKey,
+        cookieNameKey, cookiePathKey, cookieDomainKey, cookieSecureKey, cookieSameSiteKey, lockTimeoutKey, storeKindKey,
+        storePrefixKey, storeTimeoutKey, whenUnavailableKey,
     ]
 
     /// Reads `session`, `lock` and `store`; a key that is not there keeps its default.
@@ -130,6 +156,8 @@ extension SessionConfiguration {
         mode = try await config.text(Self.modeKey).flatMap(Mode.init) ?? mode
         maxInactive = try await config.integer(Self.maxInactiveKey).map { .seconds($0) } ?? maxInactive
         saveInterval = try await config.integer(Self.saveIntervalKey).map { .seconds($0) } ?? saveInterval
+        peerPoll = try await config.integer(Self.peerPollKey).map { .milliseconds($0) } ?? peerPoll
+        maxRequest = try await config.integer(Self.maxRequestKey).map { .seconds($0) } ?? maxRequest
         contextPath = try await config.text(Self.contextPathKey) ?? contextPath
         virtualHost = try await config.text(Self.virtualHostKey) ?? virtualHost
         cookie.name = try await config.text(Self.cookieNameKey) ?? cookie.name
@@ -142,6 +170,8 @@ extension SessionConfiguration {
         store.kind = try await config.text(Self.storeKindKey).flatMap(Store.Kind.init) ?? store.kind
         store.prefix = try await config.text(Self.storePrefixKey) ?? store.prefix
         store.timeout = try await config.integer(Self.storeTimeoutKey).map { .milliseconds($0) } ?? store.timeout
+        store.whenUnavailable =
+            try await config.text(Self.whenUnavailableKey).flatMap(Store.WhenUnavailable.init) ?? store.whenUnavailable
         try validate()
     }
 

@@ -23,18 +23,26 @@ public final class SessionManager: Service {
     /// serves requests all the same, but ends no expired session by itself.
     ///
     /// - Throws: ``ConfigurationError`` for a configuration that cannot be.
-    public init(
+    public convenience init(
         store: any SharedStore, configuration: SessionConfiguration, events: SessionEvents = SessionEvents(),
         clock: any NodeClock = SystemClock(), logger: Logger
+    ) throws(ConfigurationError) {
+        try self.init(
+            store: store, configuration: configuration, events: events, clock: clock, logger: logger, breaking: nil)
+    }
+
+    /// - Parameter breaking: a rule that this node does not keep, to prove that somebody notices.
+    package init(
+        store: any SharedStore, configuration: SessionConfiguration, events: SessionEvents, clock: any NodeClock,
+        logger: Logger, breaking: Rule?
     ) throws(ConfigurationError) {
         try configuration.validate()
         let counters = SessionStatistics()
         cookie = SessionCookie(configuration)
         locks = SessionLocks(timeout: configuration.lock.timeout, clock: clock, statistics: counters)
         coherence = SessionCoherence(
-            store: CountedStore(store, statistics: counters), configuration: configuration, clock: clock,
-            events: events,
-            statistics: counters, logger: logger)
+            store: CountedStore(store, statistics: counters), configuration: configuration, locks: locks,
+            clock: clock, events: events, statistics: counters, logger: logger, broken: breaking)
         self.counters = counters
         self.clock = clock
         self.logger = logger

@@ -55,6 +55,12 @@ public final class MemcachedStore: SharedStore {
         for lane in lanes.joined() { lane.close() }
     }
 
+    /// How many servers the configuration names.
+    public var serverCount: Int { lanes.count }
+
+    /// The server that libmemcached chooses for a group.
+    public func server(ofGroup group: String) -> Int { placement.server(ofGroup: group) }
+
     /// How many round trips were made to read.
     package var readCount: Int { lanes.joined().reduce(0) { $0 + $1.readCount } }
 

@@ -115,6 +115,12 @@ public final class ScriptedStore: SharedStore {
 
     // MARK: The contract
 
+    /// How many servers the wrapped store has.
+    public var serverCount: Int { store.serverCount }
+
+    /// Where the wrapped store keeps a group.
+    public func server(ofGroup group: String) -> Int { store.server(ofGroup: group) }
+
     /// Runs the wrapped store.
     public func run() async throws { try await store.run() }
 

@@ -9,8 +9,6 @@ import Logging
 final class SessionCoherence: Sendable {
     /// The largest difference of nodes' clocks that is tolerated: whoever judges another node's times adds it.
     static let slack = Duration.seconds(10)
-    /// How long a request may take at most: a tombstone outlives every request that could bring its session back.
-    static let longestRequest = Duration.seconds(300)
     /// How often a sequence begins anew after a conflict or an unknown outcome, before the request is answered with 503.
     static let attempts = 5
 
@@ -23,26 +21,34 @@ final class SessionCoherence: Sendable {
     let clock: any NodeClock
     let events: SessionEvents
     let statistics: SessionStatistics
+    let locks: SessionLocks
     let logger: Logger
+    private let broken: Rule?
 
+    /// - Parameter broken: a rule that is not kept, to prove that somebody notices.
     init(
-        store: CountedStore, configuration: SessionConfiguration, clock: any NodeClock, events: SessionEvents,
-        statistics: SessionStatistics, logger: Logger
+        store: CountedStore, configuration: SessionConfiguration, locks: SessionLocks, clock: any NodeClock,
+        events: SessionEvents, statistics: SessionStatistics, logger: Logger, broken: Rule?
     ) {
         node = NodeIdentity(name: configuration.node, incarnation: .random(in: .min ... .max))
         self.configuration = configuration
         self.store = store
         names = StoreNames(
             prefix: configuration.store.prefix, contextPath: configuration.contextPath,
-            virtualHost: configuration.virtualHost)
+            virtualHost: configuration.virtualHost, servers: { store.server(ofGroup: $0) })
         refresh = TokenRefresh(store: store)
         self.clock = clock
         self.events = events
         self.statistics = statistics
+        self.locks = locks
         self.logger = logger
+        self.broken = broken
         saveIntervalNanoseconds = configuration.saveInterval.nanoseconds
         saveIntervalMilliseconds = configuration.saveInterval.milliseconds
     }
+
+    /// Whether this node keeps a rule: always, unless a test breaks it on purpose.
+    func keeps(_ rule: Rule) -> Bool { broken != rule }
 
     let saveIntervalNanoseconds: UInt64
     let saveIntervalMilliseconds: Int64
@@ -58,7 +64,7 @@ final class SessionCoherence: Sendable {
     /// the store has lost.
     func tombstoneTimeToLive(maxInactive: Int64) -> Duration {
         max(
-            configuration.saveInterval + Self.longestRequest + Self.slack,
+            configuration.saveInterval + configuration.maxRequest + Self.slack,
             timeToLive(maxInactive: maxInactive))
     }
 

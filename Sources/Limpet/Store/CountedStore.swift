@@ -10,6 +10,10 @@ struct CountedStore: Sendable {
         self.statistics = statistics
     }
 
+    var serverCount: Int { store.serverCount }
+
+    func server(ofGroup group: String) -> Int { store.server(ofGroup: group) }
+
     func get(_ keys: [StoreKey]) async -> [Result<StoreEntry?, StoreError>] {
         statistics.storeGets.add(1)
         return await store.get(keys)
@@ -28,12 +32,17 @@ struct CountedStore: Sendable {
 
     /// An increment whose outcome is unknown may be repeated: once too often costs only reloads.
     func increment(_ key: StoreKey, by amount: UInt64 = 1) async throws(StoreError) -> UInt64? {
+        try await increment([key], by: amount)[0]
+    }
+
+    /// Raises counters of one server, in order; those that are missing stay so.
+    func increment(_ keys: [StoreKey], by amount: UInt64 = 1) async throws(StoreError) -> [UInt64?] {
         do {
             statistics.storeIncrements.add(1)
-            return try await store.increment([key], by: amount)[0]
+            return try await store.increment(keys, by: amount)
         } catch  where error.mayHaveTakenEffect {
             statistics.storeIncrements.add(1)
-            return try await store.increment([key], by: amount)[0]
+            return try await store.increment(keys, by: amount)
         }
     }
 

@@ -14,6 +14,12 @@ public import ServiceLifecycle
 ///
 /// To write a store of your own, conform to this protocol and run `StoreContract` of `LimpetTesting` against it.
 public protocol SharedStore: Service {
+    /// How many servers there are, each with a memory of its own: at least 1.
+    var serverCount: Int { get }
+
+    /// The number of the server that the keys of this group live on, below ``serverCount``. Always the same.
+    func server(ofGroup group: String) -> Int
+
     /// Reads keys, each for itself, in one round trip for each server.
     ///
     /// - Returns: as many results as there are keys, in their order. `nil` is a key that is absent or expired; a failure
@@ -55,6 +61,12 @@ public protocol SharedStore: Service {
 }
 
 extension SharedStore {
+    /// One, unless the store says otherwise.
+    public var serverCount: Int { 1 }
+
+    /// The only server's number, unless the store says otherwise.
+    public func server(ofGroup group: String) -> Int { 0 }
+
     /// Runs until graceful shutdown. A store with connections or threads of its own ends them here.
     public func run() async throws {
         try await gracefulShutdown()

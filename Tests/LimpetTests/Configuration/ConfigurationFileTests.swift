@@ -34,16 +34,20 @@ struct ConfigurationFileTests {
     @Test func `every value is read`() async throws {
         let configuration = try await load(
             """
-            { "session": { "node": "n-1", "mode": "sticky", "maxInactiveSeconds": 5, "saveIntervalSeconds": 0,
+            { "session": { "node": "n-1", "mode": "roaming", "maxInactiveSeconds": 5, "saveIntervalSeconds": 0,
+                           "peerPollMilliseconds": 20, "maxRequestSeconds": 3,
                            "contextPath": "/shop", "virtualHost": "example.org",
                            "cookie": { "name": "sid", "path": "/shop", "domain": "example.org", "secure": true,
                                        "sameSite": "none" } },
               "lock": { "timeoutMilliseconds": 7 },
-              "store": { "kind": "memcached", "prefix": "p", "timeoutMilliseconds": 9 } }
+              "store": { "kind": "memcached", "prefix": "p", "timeoutMilliseconds": 9, "whenUnavailable": "reject" } }
             """)
         var expected = SessionConfiguration()
         expected.node = "n-1"
+        expected.mode = .roaming
         expected.maxInactive = .seconds(5)
+        expected.peerPoll = .milliseconds(20)
+        expected.maxRequest = .seconds(3)
         expected.saveInterval = .zero
         expected.contextPath = "/shop"
         expected.virtualHost = "example.org"
@@ -56,6 +60,7 @@ struct ConfigurationFileTests {
         expected.store.kind = .memcached
         expected.store.prefix = "p"
         expected.store.timeout = .milliseconds(9)
+        expected.store.whenUnavailable = .reject
         #expect(configuration == expected)
     }
 
@@ -111,7 +116,7 @@ struct ConfigurationFileTests {
         (#"{ "session": { "saveIntervalSeconds": -1 } }"#, "session.saveIntervalSeconds: -1 cannot be"),
         (#"{ "session": { "maxInactiveSeconds": 0 } }"#, "session.maxInactiveSeconds: 0 cannot be"),
         (#"{ "session": { "maxInactiveSeconds": 1e99 } }"#, "session.maxInactiveSeconds: 1e+99 cannot be"),
-        (#"{ "session": { "mode": "roaming" } }"#, "session.mode: \"roaming\" cannot be; it must be \"sticky\""),
+        (#"{ "session": { "mode": "roam" } }"#, "session.mode: \"roam\" cannot be; it must be \"sticky\" or \"roaming\""),
         (
             #"{ "session": { "cookie": { "secure": 1 } } }"#,
             "session.cookie.secure: 1 cannot be; it must be true or false"
