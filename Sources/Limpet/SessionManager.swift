@@ -121,6 +121,7 @@ public final class SessionManager: Service {
         await cancelWhenGracefulShutdown {
             await withTaskGroup(of: Void.self) { group in
                 group.addTask { await self.coherence.refresh.run() }
+                group.addTask { await self.coherence.runWatch() }
                 group.addTask { await self.endExpired() }
             }
         }
@@ -132,6 +133,9 @@ public final class SessionManager: Service {
         case .memcached: "Sessions are shared through memcached"
         }
     }
+
+    /// Asks once what others have changed, as ``run()`` does all the time.
+    func poll() async { await coherence.pollAll() }
 
     /// How often expired sessions are looked for: they are not served in the meantime.
     static let scavengeInterval = Duration.seconds(10)

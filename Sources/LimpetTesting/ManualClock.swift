@@ -51,6 +51,9 @@ public final class ManualClock: NodeClock {
         state.withLock { $0.wallMilliseconds += Int64(duration / .milliseconds(1)) }
     }
 
+    /// How many tasks sleep on the clock now.
+    public var sleeperCount: Int { state.withLock { $0.sleepers.count } }
+
     /// Waits until at least this many tasks sleep on the clock.
     public func waitForSleepers(_ count: Int) async {
         await withCheckedContinuation { continuation in

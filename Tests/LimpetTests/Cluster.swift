@@ -1,7 +1,8 @@
 import HTTPTypes
-import Limpet
 import LimpetTesting
 import Logging
+
+@testable import Limpet
 
 /// Nodes over one store, on one clock that stands still.
 ///
@@ -35,11 +36,46 @@ struct Cluster: Sendable {
     }
 }
 
+extension Cluster {
+    /// Lets polls pass, while somebody waits for them.
+    func whilePolling<Value: Sendable>(
+        _ nodes: [Node], _ body: @escaping @Sendable () async throws -> Value
+    ) async throws -> Value {
+        let isOver = Locked(false)
+        async let polls: Void = {
+            while !isOver.withLock({ $0 }) {
+                if clock.sleeperCount > 0 {
+                    for node in nodes { await node.poll() }
+                    clock.advance(by: .milliseconds(250))
+                }
+                await Task.yield()
+            }
+        }()
+        defer { isOver.withLock { $0 = true } }
+        let value = try await body()
+        isOver.withLock { $0 = true }
+        await polls
+        return value
+    }
+}
+
 /// One process of the cluster.
-struct Node: Sendable {
+///
+/// Its watch stands still, like the clock: it polls before the first request, and when a test says so.
+final class Node: Sendable {
     let store: ScriptedStore
     let events: EventLog
     let sessions: SessionManager
+    private let hasPolled = Locked(false)
+
+    init(store: ScriptedStore, events: EventLog, sessions: SessionManager) {
+        self.store = store
+        self.events = events
+        self.sessions = sessions
+    }
+
+    /// Asks once what the others have changed.
+    func poll() async { await sessions.poll() }
 
     /// Sends a client's request here.
     @discardableResult
@@ -54,6 +90,14 @@ struct Node: Sendable {
     func request<Value>(
         _ client: Client, cookie: String?, _ body: (Session) async throws -> Value
     ) async throws -> Value {
+        let isFirst = hasPolled.withLock { hasPolled in
+            defer { hasPolled = true }
+            return !hasPolled
+        }
+        if isFirst {
+            await sessions.poll()
+            store.forgetCalls()
+        }
         var fields: HTTPFields = [:]
         if let cookie { fields[.cookie] = cookie }
         let answer = try await sessions.withSession(fields, \Answer<Value>.fields) { session in

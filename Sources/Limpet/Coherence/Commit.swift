@@ -54,8 +54,15 @@ extension SessionCoherence {
     ) async throws -> Bool {
         var record = state.record
         changes.apply(to: &record)
-        return try await put(
-            record, since: token, copy: copy, renewsEpoch: isAccessSaveDue(state) || changes.maxInactive != nil)
+        let renewsEpoch = isAccessSaveDue(state) || changes.maxInactive != nil
+        guard isRoaming else { return try await put(record, since: token, copy: copy, renewsEpoch: renewsEpoch) }
+        // Every node may have a copy: all of them become stale, and this node home.
+        record.home = node
+        record.epoch = try await raiseEpoch(
+            copy.keys, beyond: state.record.epoch, timeToLive: timeToLive(maxInactive: record.maxInactive))
+        guard try await put(record, since: token, copy: copy, renewsEpoch: renewsEpoch) else { return false }
+        try await bump(state.record.home, copy.keys)
+        return true
     }
 
     /// R9 and R6: this request's changes, and nothing else, on the newer record; who merges becomes home.
@@ -68,6 +75,7 @@ extension SessionCoherence {
         record.home = node
         record.epoch = try await raiseEpoch(
             copy.keys, beyond: newer.epoch, timeToLive: timeToLive(maxInactive: newer.maxInactive))
+        try await bump(newer.home, copy.keys)
         record.lastAccessedAt = max(newer.lastAccessedAt, min(newer.accessedAt, accessedAt))
         record.accessedAt = max(newer.accessedAt, accessedAt)
         record.cookieSetAt = clock.wallMilliseconds()

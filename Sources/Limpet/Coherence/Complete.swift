@@ -38,7 +38,8 @@ extension SessionCoherence {
             }
         case .stays:
             if checkout.isAccessSaveDue { await saveAccessTime(copy) }
-            return checkout.routeIsStale ? .setCookie(copy.id) : .keepCookie
+            // Where any node may be asked the route says who put it there last, so that one may put it back.
+            return checkout.routeIsStale && !isRoaming ? .setCookie(copy.id) : .keepCookie
         }
     }
 

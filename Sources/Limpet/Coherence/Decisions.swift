@@ -1,6 +1,8 @@
 // The rules of the protocol (see the article Coherence) as plain values: they decide, the sequences act.
 
 /// **R1, R2, R3**: how a request may use the copy in memory.
+///
+/// Where the balancer has no affinity (`roaming`) no copy is trusted, and any node's copy may be verified.
 enum ReadDecision: Equatable {
     /// R1: use the copy, without any store call.
     case trust
@@ -16,13 +18,20 @@ enum ReadDecision: Equatable {
         var verifiedAt: UInt64?
     }
 
-    init(copy: Copy?, node: NodeIdentity, cookieNamesThisNode: Bool, now: UInt64, saveInterval: UInt64) {
-        guard let copy, !copy.isSuspect, copy.home == node else {
+    /// - Parameter watchIsFresh: others' changes were asked for within the last two polls: a node that slept, or that was cut off,
+    ///   verifies first.
+    init(
+        copy: Copy?, node: NodeIdentity, isRoaming: Bool = false, cookieNamesThisNode: Bool, watchIsFresh: Bool,
+        now: UInt64, saveInterval: UInt64
+    ) {
+        guard let copy, !copy.isSuspect, isRoaming || copy.home == node else {
             self = .load
             return
         }
         // With a save interval of 0 no age is young enough.
-        if cookieNamesThisNode, let verifiedAt = copy.verifiedAt, now &- verifiedAt < saveInterval {
+        if !isRoaming, cookieNamesThisNode, watchIsFresh, let verifiedAt = copy.verifiedAt,
+            now &- verifiedAt < saveInterval
+        {
             self = .trust
         } else {
             self = .verify
@@ -85,6 +94,42 @@ enum RepublishRule {
         guard let copy, copy.isHome, cookieNamesThisNode, copy.expiresAt > now else { return false }
         guard let counter else { return true }
         return counter == copy.epoch || counter.incarnation != copy.epoch.incarnation
+    }
+}
+
+/// **R17**: what becomes of a copy that may be stale, after a look at its record.
+enum WatchDecision: Equatable {
+    /// It is the session.
+    case current
+    /// Somebody is about to change the session, or was: nobody reads the copy, and it is looked at again.
+    case suspect
+    /// Somebody has changed the session, or it has ended.
+    case drop
+    /// R18: the store has lost the session.
+    case republish
+
+    init(stored: StoredSession?, counter: Epoch?, copy: SessionRecord, node: NodeIdentity, now: Int64) {
+        switch stored {
+        case .tombstone:
+            self = .drop
+        case .record(let record):
+            guard record.home == copy.home, record.epoch == copy.epoch else {
+                self = .drop
+                return
+            }
+            self = counter == copy.epoch ? .current : .suspect
+        case nil:
+            let known = RepublishRule.Copy(
+                isHome: copy.home == node, epoch: copy.epoch, expiresAt: copy.expiresAt)
+            if copy.expiresAt <= now {
+                // For the scavenger, which tells of the end.
+                self = .current
+            } else if RepublishRule.mayRepublish(copy: known, counter: counter, cookieNamesThisNode: true, now: now) {
+                self = .republish
+            } else {
+                self = RepublishRule.isOvertaken(copy: known, counter: counter, now: now) ? .drop : .suspect
+            }
+        }
     }
 }
 

@@ -64,6 +64,7 @@ extension SessionCoherence {
                 guard let token else { return false }
                 timeToLive = max(timeToLive, tombstoneTimeToLive(maxInactive: record.maxInactive))
                 _ = try await raiseEpoch(keys, beyond: record.epoch, timeToLive: timeToLive)
+                try await bump(record.home, keys)
                 condition = .unchanged(since: token)
             }
             if case .stored = try await store.put(
@@ -94,7 +95,14 @@ extension SessionCoherence {
     func expire(_ copy: SessionCopy) async throws -> Bool {
         let judged = copy.withState { Judged(home: $0.record.home, epoch: $0.record.epoch) }
         let found = try await read(copy.keys)
-        local.remove(copy.id)
+        if isRoaming, case .record(let record) = found.stored,
+            record.expiresAt + expiryTolerance > clock.wallMilliseconds()
+        {
+            // Other nodes may have been asked, and have not saved that yet: judged again later.
+            copy.withState { $0.record.accessedAt = max($0.record.accessedAt, record.accessedAt) }
+            return false
+        }
+        local.remove(copy)
         switch found.stored {
         case .tombstone: return true
         // The expiry is that node's to judge.

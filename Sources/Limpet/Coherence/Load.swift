@@ -9,7 +9,9 @@ extension SessionCoherence {
         let decision = copy.withState { state in
             ReadDecision(
                 copy: .init(home: state.record.home, isSuspect: state.isSuspect, verifiedAt: state.verifiedAt),
-                node: node, cookieNamesThisNode: cookie.namesThisNode, now: now, saveInterval: saveIntervalNanoseconds)
+                node: node, isRoaming: isRoaming, cookieNamesThisNode: cookie.namesThisNode,
+                watchIsFresh: watch.isFresh(copy.keys.server, now: now), now: now,
+                saveInterval: saveIntervalNanoseconds)
         }
         switch decision {
         case .trust:
@@ -69,22 +71,36 @@ extension SessionCoherence {
     /// R3: reads the session from the store and brings it home to this node.
     private func load(_ cookie: SessionCookie.Presented, copy: SessionCopy?) async throws -> Checkout? {
         let keys = copy?.keys ?? names.keys(of: cookie.id)
+        let load = watch.beginLoad(keys)
+        var loaded: SessionCopy?
+        var hasAsked = false
+        defer {
+            // R5: what was changed while it was on its way may be stale on arrival.
+            if watch.endLoad(load) { loaded?.withState { $0.isSuspect = true } }
+        }
         for attempt in 0..<Self.attempts {
             try await pause(before: attempt)
             let asked = clock.monotonicNanoseconds()
             let found = try await read(keys)
             let now = clock.wallMilliseconds()
             let copyState = copy?.snapshot
+            // Once all who may have a newer copy were asked, this node may put its own back whatever the route says: as the sweep
+            // does, which cannot, with a request in the session.
             let decision = LoadDecision(
                 stored: found.stored, counter: found.counter, copy: copyState.map { republishable($0) },
-                cookieNamesThisNode: cookie.namesThisNode, now: now, tolerance: expiryTolerance)
+                cookieNamesThisNode: cookie.namesThisNode || hasAsked, now: now, tolerance: expiryTolerance)
             switch decision {
             case .gone:
                 local.remove(cookie.id)
                 return nil
             case .notFound:
                 if let copy { setAside(copy, counter: found.counter) }
-                return nil
+                if hasAsked {
+                    try await refuseUnlessSettled(keys)
+                    return nil
+                }
+                guard try await ask(cookie, keys, found) else { return nil }
+                hasAsked = true
             case .expired(let record):
                 let judged = Judged(home: record.home, epoch: record.epoch)
                 if try await end(cookie.id, keys, reason: .expired, judged: judged) != .not { return nil }
@@ -96,12 +112,17 @@ extension SessionCoherence {
             case .take(let record):
                 // This node, while it was home, may have seen more requests than it saved.
                 let ownAccess = copyState.map { $0.record.home == node ? $0.record.accessedAt : 0 } ?? 0
-                let taken = try await take(
-                    record, found, keys: keys, cookie: cookie, accessedAt: max(record.accessedAt, ownAccess),
-                    now: now, asked: asked)
+                let accessedAt = max(record.accessedAt, ownAccess)
+                let taken =
+                    isRoaming
+                    ? try await share(
+                        record, found, keys: keys, id: cookie.id, accessedAt: accessedAt, now: now, asked: asked)
+                    : try await take(
+                        record, found, keys: keys, cookie: cookie, accessedAt: accessedAt, now: now, asked: asked)
                 guard let taken else { continue }
+                loaded = taken
                 statistics.loads.add(1)
-                if record.home != node { statistics.takeovers.add(1) }
+                if !isRoaming, record.home != node { statistics.takeovers.add(1) }
                 let state = taken.snapshot
                 return Checkout(
                     copy: taken, state: state, source: .store, routeIsStale: !cookie.namesThisNode,
@@ -120,8 +141,10 @@ extension SessionCoherence {
         guard let token = found.token else { return nil }
         let timeToLive = timeToLive(maxInactive: record.maxInactive)
         var record = record
+        let home = record.home
         record.home = node
         record.epoch = try await raiseEpoch(keys, beyond: record.epoch, timeToLive: timeToLive)
+        try await bump(home, keys)
         record.lastAccessedAt = accessedAt
         record.accessedAt = max(accessedAt, now)
         if !cookie.namesThisNode { record.cookieSetAt = now }
@@ -145,6 +168,31 @@ extension SessionCoherence {
             if error.mayHaveTakenEffect { return nil }
             throw SessionError(error)
         }
+    }
+
+    /// R3 where any node may have a copy: keeps what was read, with the epoch inside it (R4), and sees to it that there is an epoch
+    /// to compare it with.
+    private func share(
+        _ record: SessionRecord, _ found: Found, keys: SessionStoreKeys, id: SessionID, accessedAt: Int64, now: Int64,
+        asked: UInt64
+    ) async throws -> SessionCopy? {
+        if found.counter.map({ $0 < record.epoch }) ?? true {
+            do {
+                try await make(
+                    keys, atLeast: record.epoch, timeToLive: timeToLive(maxInactive: record.maxInactive))
+            } catch {
+                throw SessionError(error)
+            }
+        }
+        var record = record
+        record.lastAccessedAt = accessedAt
+        record.accessedAt = max(accessedAt, now)
+        let copy = SessionCopy(
+            id: id, keys: keys,
+            state: .init(
+                record: record, token: found.token, verifiedAt: asked, savedAt: max(record.createdAt, found.savedAt)))
+        local.insert(copy)
+        return copy
     }
 
     /// R18: puts a session that the store has lost back from its copy, under an epoch that no other copy has.
@@ -193,7 +241,7 @@ extension SessionCoherence {
             return RepublishRule.isOvertaken(
                 copy: republishable(state), counter: counter, now: clock.wallMilliseconds())
         }
-        if isOvertaken { local.remove(copy.id) }
+        if isOvertaken { local.remove(copy) } else { watch.doubt(copy.keys.server, [copy]) }
     }
 
     /// Makes the epoch counter, or raises it, to a record's epoch.

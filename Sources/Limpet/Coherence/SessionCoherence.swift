@@ -9,6 +9,9 @@ import Logging
 final class SessionCoherence: Sendable {
     /// The largest difference of nodes' clocks that is tolerated: whoever judges another node's times adds it.
     static let slack = Duration.seconds(10)
+    /// How long the store keeps what belongs to nodes and not to sessions. As long as memcached can, with a day to spare: it takes
+    /// more than 30 days for a date.
+    static let nodeTimeToLive = Duration.seconds(29 * 86_400)
     /// How often a sequence begins anew after a conflict or an unknown outcome, before the request is answered with 503.
     static let attempts = 5
 
@@ -18,6 +21,8 @@ final class SessionCoherence: Sendable {
     let names: StoreNames
     let local = LocalSessions()
     let refresh: TokenRefresh
+    let watch: PeerWatch
+    let membership = Membership()
     let clock: any NodeClock
     let events: SessionEvents
     let statistics: SessionStatistics
@@ -37,6 +42,9 @@ final class SessionCoherence: Sendable {
             prefix: configuration.store.prefix, contextPath: configuration.contextPath,
             virtualHost: configuration.virtualHost, servers: { store.server(ofGroup: $0) })
         refresh = TokenRefresh(store: store)
+        watch = PeerWatch(
+            servers: store.serverCount, node: node.name, names: names, interval: configuration.peerPoll)
+        isRoaming = configuration.mode == .roaming
         self.clock = clock
         self.events = events
         self.statistics = statistics
@@ -50,6 +58,8 @@ final class SessionCoherence: Sendable {
     /// Whether this node keeps a rule: always, unless a test breaks it on purpose.
     func keeps(_ rule: Rule) -> Bool { broken != rule }
 
+    /// The balancer has no affinity: a session may be used on any node.
+    let isRoaming: Bool
     let saveIntervalNanoseconds: UInt64
     let saveIntervalMilliseconds: Int64
 
@@ -70,6 +80,27 @@ final class SessionCoherence: Sendable {
 
     /// What a foreign judge of an expiry adds to it.
     var expiryTolerance: Int64 { (configuration.saveInterval + Self.slack).milliseconds }
+
+    /// R6: tells a node that its copy becomes stale. After the epoch was raised, and before the record is changed: whoever finds the
+    /// counter changed finds the epoch changed.
+    ///
+    /// The bucket comes first, so that a root that was seen to change never has an older bucket below it. Counters that are
+    /// missing count as changed for who they belong to.
+    func bump(_ home: NodeIdentity, _ keys: SessionStoreKeys) async throws(SessionError) {
+        guard home != node else { return }
+        try await bump(home.name, keys)
+    }
+
+    func bump(_ home: String, _ keys: SessionStoreKeys) async throws(SessionError) {
+        do {
+            _ = try await store.increment([
+                names.changes(of: home, server: keys.server, bucket: keys.bucket),
+                names.changes(of: home, server: keys.server),
+            ])
+        } catch {
+            throw SessionError(error)
+        }
+    }
 
     /// Raises a session's epoch counter beyond the epoch of a record, makes it if it is missing, and returns its value,
     /// which no other node gets.

@@ -39,7 +39,8 @@ final class StoreNames: Sendable {
 
     func keys(ofDigest digest: [UInt8]) -> SessionStoreKeys {
         let group = digest.base64url
-        return SessionStoreKeys(start: "\(start)\(generation):\(scope):", digest: digest, group: group, server: servers(group))
+        return SessionStoreKeys(
+            start: "\(start)\(generation):\(scope):", digest: digest, group: group, server: servers(group))
     }
 
     /// A node's change counter for all sessions of a server.

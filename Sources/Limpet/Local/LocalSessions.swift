@@ -57,6 +57,28 @@ final class LocalSessions: Sendable {
         shard(id).contents.withLock { _ = $0.slots.removeValue(forKey: id) }
     }
 
+    /// Removes a copy, unless another one has taken its place.
+    func remove(_ copy: SessionCopy) {
+        shard(copy.id).contents.withLock { contents in
+            if contents.slots[copy.id]?.copy === copy { contents.slots[copy.id] = nil }
+        }
+    }
+
+    /// The copies of a server's sessions in some buckets. Looks at every copy there is.
+    func copies(on server: Int, in buckets: BucketSet) -> [SessionCopy] {
+        guard !buckets.isEmpty else { return [] }
+        var copies: [SessionCopy] = []
+        for shard in shards {
+            shard.contents.withLock { contents in
+                for slot in contents.slots.values
+                where slot.copy.keys.server == server && buckets.contains(slot.copy.keys.bucket) {
+                    copies.append(slot.copy)
+                }
+            }
+        }
+        return copies
+    }
+
     var count: Int { shards.reduce(0) { $0 + $1.contents.withLock { $0.slots.count } } }
 
     /// The copies that have expired by now. Each is told again a while later, if it is still here.

@@ -3,4 +3,5 @@ enum LogKey {
     static let attribute = "limpet.attribute"
     static let error = "limpet.error"
     static let node = "limpet.node"
+    static let server = "limpet.server"
 }

@@ -22,6 +22,9 @@ final class SessionStatistics: Sendable {
     let accessTimeSaveFailures = Counter()
     let republished = Counter()
     let destroyed = Counter()
+    let staleCopiesDropped = Counter()
+    let memoryLosses = Counter()
+    let failedPolls = Counter()
     let lockWaits = Counter()
     let undecodable = Counter()
     let writesAfterSeal = Counter()
@@ -61,6 +64,12 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
     public var republished = 0
     /// Sessions that this node ended: invalidated or expired.
     public var destroyed = 0
+    /// Copies that other nodes had made stale, found by the watch.
+    public var staleCopiesDropped = 0
+    /// How often a server of the store lost its memory.
+    public var memoryLosses = 0
+    /// Polls of the watch that the store did not answer.
+    public var failedPolls = 0
     /// Requests that waited in line for their session.
     public var lockWaits = 0
     /// Attributes that could not be decoded as the type that was asked for.
@@ -104,6 +113,9 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
         accessTimeSaveFailures = statistics.accessTimeSaveFailures.value
         republished = statistics.republished.value
         destroyed = statistics.destroyed.value
+        staleCopiesDropped = statistics.staleCopiesDropped.value
+        memoryLosses = statistics.memoryLosses.value
+        failedPolls = statistics.failedPolls.value
         lockWaits = statistics.lockWaits.value
         undecodable = statistics.undecodable.value
         writesAfterSeal = statistics.writesAfterSeal.value

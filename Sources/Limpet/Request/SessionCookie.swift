@@ -8,8 +8,10 @@ struct SessionCookie: Sendable {
     /// What a request brought: an id that is well-formed, which says nothing about whether it exists.
     struct Presented: Sendable, Equatable {
         let id: SessionID
+        /// The other node that the cookie's route names; `nil` if it is this one.
+        let otherNode: String?
         /// Whether the cookie's route is this node.
-        let namesThisNode: Bool
+        var namesThisNode: Bool { otherNode == nil }
     }
 
     private let name: [UInt8]
@@ -84,7 +86,8 @@ struct SessionCookie: Sendable {
         guard value.count > SessionID.length, value[dot] == 0x2E else { return nil }
         let route = value[(dot + 1)...]
         guard Self.isRoute(route), let id = SessionID(value[..<dot]) else { return nil }
-        return Presented(id: id, namesThisNode: route.elementsEqual(self.route))
+        return Presented(
+            id: id, otherNode: route.elementsEqual(self.route) ? nil : String(decoding: route, as: UTF8.self))
     }
 
     /// 1 to 32 of `A-Z a-z 0-9 _ -`: no dot, which ends the id.

@@ -73,8 +73,11 @@ struct CounterExampleTests {
         let cookieOfB = client.cookie
         try await a.request(client) { $0[.count] = 7 }
         #expect(client.route == "a")
+        await b.poll()
         try await cluster.store.lose("")
-        try await a.request(Client(), cookie: cookieOfB) { _ in }
+        try await cluster.whilePolling([a, b]) {
+            try await a.request(Client(), cookie: cookieOfB) { #expect($0[.count] == 7) }
+        }
         try await a.request(client) { #expect($0[.count] == 7) }
     }
 

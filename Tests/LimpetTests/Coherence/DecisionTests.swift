@@ -9,9 +9,12 @@ struct DecisionTests {
     private let there = NodeIdentity(name: "b", incarnation: 2)
 
     private func read(
-        _ copy: ReadDecision.Copy?, route: Bool = true, now: UInt64 = 100, saveInterval: UInt64 = 60
+        _ copy: ReadDecision.Copy?, route: Bool = true, isRoaming: Bool = false, watch: Bool = true, now: UInt64 = 100,
+        saveInterval: UInt64 = 60
     ) -> ReadDecision {
-        ReadDecision(copy: copy, node: here, cookieNamesThisNode: route, now: now, saveInterval: saveInterval)
+        ReadDecision(
+            copy: copy, node: here, isRoaming: isRoaming, cookieNamesThisNode: route, watchIsFresh: watch, now: now,
+            saveInterval: saveInterval)
     }
 
     private func record(home: NodeIdentity? = nil, epoch: UInt64 = 5, accessedAt: Int64 = 0) -> SessionRecord {
@@ -29,6 +32,41 @@ struct DecisionTests {
         #expect(read(.init(home: earlier, verifiedAt: 41)) == .load)
         #expect(read(.init(home: there, verifiedAt: 41)) == .load)
         #expect(read(nil) == .load)
+    }
+
+    @Test func `R1: a node that has not heard of others' changes for two polls verifies`() {
+        #expect(read(.init(home: here, verifiedAt: 41), watch: false) == .verify)
+    }
+
+    @Test func `where the balancer has no affinity every copy is verified, whoever's home it is`() {
+        #expect(read(.init(home: here, verifiedAt: 41), isRoaming: true) == .verify)
+        #expect(read(.init(home: there, verifiedAt: 41), route: false, isRoaming: true) == .verify)
+        #expect(read(.init(home: there, isSuspect: true, verifiedAt: 41), isRoaming: true) == .load)
+    }
+
+    private func look(_ stored: StoredSession?, counter: UInt64?, home: NodeIdentity? = nil, now: Int64 = 500)
+        -> WatchDecision
+    {
+        WatchDecision(
+            stored: stored, counter: counter.map(Epoch.init), copy: record(home: home), node: here, now: now)
+    }
+
+    @Test func `R17: a copy whose epoch was raised is dropped only once its record is another's`() {
+        #expect(look(.record(record()), counter: 5) == .current)
+        #expect(look(.record(record()), counter: 6) == .suspect)
+        #expect(look(.record(record()), counter: nil) == .suspect)
+        #expect(look(.record(record(epoch: 6)), counter: 6) == .drop)
+        #expect(look(.record(record(home: there)), counter: 5) == .drop)
+        #expect(look(.tombstone(Tombstone(reason: .expired)), counter: 5) == .drop)
+    }
+
+    @Test func `R17: a copy whose record is missing is put back by its home unless it was overtaken`() {
+        #expect(look(nil, counter: 5) == .republish)
+        #expect(look(nil, counter: nil) == .republish)
+        #expect(look(nil, counter: 1 << 32) == .republish)
+        #expect(look(nil, counter: 6) == .drop)
+        #expect(look(nil, counter: nil, home: there) == .suspect)
+        #expect(look(nil, counter: nil, now: 1000) == .current)
     }
 
     @Test func `R1: a save interval of 0 trusts nothing`() {

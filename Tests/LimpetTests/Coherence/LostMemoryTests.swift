@@ -1,6 +1,7 @@
-import Limpet
 import LimpetTesting
 import Testing
+
+@testable import Limpet
 
 /// The store was restarted, or has evicted a key: the home still has the session.
 struct LostMemoryTests {
@@ -57,7 +58,9 @@ struct LostMemoryTests {
         try await b.request(client) { $0[.count] = 2 }
         try await cluster.store.lose("d/")
         // a has a copy under an epoch of the same making that is not the store's: the session moved.
-        try await a.request(Client(), cookie: oldCookie) { #expect($0.isNew) }
+        try await cluster.whilePolling([a]) {
+            try await a.request(Client(), cookie: oldCookie) { #expect($0.isNew) }
+        }
         // b's epoch is the store's; its next commit finds the record missing.
         try await b.request(client) { $0[.count, default: 0] += 1 }
         try await a.request(Client(), cookie: oldCookie) { #expect($0[.count] == 3) }
@@ -101,6 +104,61 @@ struct LostMemoryTests {
             session[.count] = 2
         }
         #expect(a.sessions.statistics.republished == 1)
+        try await cluster.node("b").request(client) { #expect($0[.count] == 2) }
+    }
+
+    @Test func `R19: every home puts back what it has, without being asked`() async throws {
+        let cluster = Cluster()
+        let (a, b) = (try cluster.node("a"), try cluster.node("b"))
+        let clients = (0..<200).map { _ in Client() }
+        for (number, client) in clients.enumerated() {
+            try await (number % 2 == 0 ? a : b).request(client) { $0[.count] = number }
+        }
+        try await cluster.store.loseMemory()
+        await a.poll()
+        await b.poll()
+        #expect(a.sessions.statistics.republished == 100)
+        #expect(a.sessions.statistics.memoryLosses == 1)
+        let c = try cluster.node("c")
+        for (number, client) in clients.enumerated() {
+            try await c.request(client) { #expect($0[.count] == number) }
+        }
+    }
+
+    @Test func `R19: what an old home has is not put back, once its watch has seen that the session moved`()
+        async throws
+    {
+        let cluster = Cluster()
+        let (a, b) = (try cluster.node("a"), try cluster.node("b"))
+        let client = Client()
+        try await a.request(client) { $0[.count] = 1 }
+        try await b.request(client) { $0[.count] = 2 }
+        await a.poll()
+        try await cluster.store.loseMemory()
+        await a.poll()
+        await b.poll()
+        #expect(a.sessions.statistics.republished == 0)
+        try await a.request(client) { #expect($0[.count] == 2) }
+    }
+
+    @Test func `the sweep leaves a session alone that a request is in, and comes back to it`() async throws {
+        let cluster = Cluster()
+        let a = try cluster.node("a")
+        let client = Client()
+        try await a.request(client) { $0[.count] = 1 }
+        try await a.request(client) { session in
+            try await cluster.store.loseMemory()
+            await a.poll()
+            #expect(a.sessions.statistics.republished == 0)
+            session[.count] = 2
+        }
+        #expect(a.sessions.statistics.republished == 1)
+        try await cluster.store.loseMemory()
+        try await a.request(client) { _ in
+            await a.poll()
+        }
+        await a.poll()
+        #expect(a.sessions.statistics.republished == 2)
         try await cluster.node("b").request(client) { #expect($0[.count] == 2) }
     }
 }

@@ -6,7 +6,7 @@ import Testing
 
 /// A session leaves a node that died, and its new home has all of it.
 struct TakeoverTests {
-    @Test func `another node takes the session over, with five operations, and the cookie names it`() async throws {
+    @Test func `another node takes the session over, with six operations, and the cookie names it`() async throws {
         let cluster = Cluster()
         let a = try cluster.node("a")
         let b = try cluster.node("b")
@@ -21,7 +21,7 @@ struct TakeoverTests {
             #expect(session.home == "b")
             #expect(session.id == before)
         }
-        #expect(b.store.shortCalls == ["get d v a", "increment v", "put d unchanged"])
+        #expect(b.store.shortCalls == ["get d v a", "increment v", "increment c c", "put d unchanged"])
         #expect(client.route == "b")
         #expect(b.sessions.statistics.takeovers == 1)
         b.store.forgetCalls()

@@ -43,11 +43,11 @@ struct SessionCookieTests {
         "session=short.a; session=ID.a", "xsession=1; session=ID.a", "session; session=ID.a",
     ])
     func `a cookie is found among others`(header: String) {
-        #expect(read(header.replacing("ID", with: id.text)) == .init(id: id, namesThisNode: true))
+        #expect(read(header.replacing("ID", with: id.text)) == .init(id: id, otherNode: nil))
     }
 
     @Test func `a cookie is found in a field of its own, as HTTP-2 splits them`() {
-        #expect(read("a=1", "session=\(id.text).b", "c=3") == .init(id: id, namesThisNode: false))
+        #expect(read("a=1", "session=\(id.text).b", "c=3") == .init(id: id, otherNode: "b"))
     }
 
     @Test(arguments: [

@@ -1,0 +1,228 @@
+import Synchronization
+
+/// What this node knows of the changes that others make to its sessions: rules R5 and R17.
+///
+/// Nothing here is authoritative: the change counters and epochs in the store are. What stands here is what the last polls
+/// read of them, and which copies have to be looked at again.
+final class PeerWatch: Sendable {
+    /// What the last poll of one server read.
+    struct Known: Sendable {
+        /// The boot mark: another one, and the server's memory was lost.
+        var bootMark: UInt64?
+        /// This node's change counters: for the whole server, and for each bucket; `nil` for those that were missing.
+        var root: UInt64?
+        var buckets = [UInt64?](repeating: nil, count: StoreNames.buckets)
+    }
+
+    /// A copy that has to be compared with its record.
+    struct Doubtful: Sendable {
+        let copy: SessionCopy
+        /// Since the server's memory was lost: until it is dealt with, this node is not through with the loss.
+        let isSwept: Bool
+        /// When it is looked at: in one of the next polls, the later the more often it was looked at in vain.
+        var due: UInt64 = 0
+        var looks: UInt64 = 0
+    }
+
+    private struct State {
+        var known = Known()
+        var polls: UInt64 = 0
+        var doubtful: [Doubtful] = []
+        /// The loss that is not announced as dealt with yet.
+        var unannounced: UInt64?
+        /// The loss that all nodes are known to be through with.
+        var settled: UInt64?
+    }
+
+    private final class Server: Sendable {
+        let root: StoreKey
+        let buckets: [StoreKey]
+        let bootMark: StoreKey
+        /// When the last poll began that succeeded; 0 before the first.
+        let succeededAt = Atomic<UInt64>(0)
+        let state = Locked(State())
+
+        init(_ number: Int, node: String, names: StoreNames) {
+            root = names.changes(of: node, server: number)
+            buckets = (0..<StoreNames.buckets).map { names.changes(of: node, server: number, bucket: $0) }
+            bootMark = names.bootMark(server: number)
+        }
+    }
+
+    /// A session that is being read from the store.
+    private struct Load {
+        let server: Int
+        let bucket: Int
+        var isOvertaken = false
+    }
+
+    private struct Loads {
+        var last: UInt64 = 0
+        var running: [UInt64: Load] = [:]
+    }
+
+    /// A copy that was looked at in vain again and again is looked at every 64th poll: every 16 seconds.
+    private static let longestPause: UInt64 = 64
+
+    private let servers: [Server]
+    private let loads = Locked(Loads())
+    /// Two polls, in nanoseconds: a node that has not heard for longer verifies what it serves.
+    private let patience: UInt64
+
+    init(servers count: Int, node: String, names: StoreNames, interval: Duration) {
+        servers = (0..<count).map { Server($0, node: node, names: names) }
+        patience = (interval * 2).nanoseconds
+    }
+
+    /// R1: whether the last two polls of a server, or one of them, succeeded. For the sticky path: two loads.
+    func isFresh(_ server: Int, now: UInt64) -> Bool {
+        let succeededAt = servers[server].succeededAt.load(ordering: .acquiring)
+        return succeededAt != 0 && now &- succeededAt < patience
+    }
+
+    /// A poll has compared everything that others had changed when it began.
+    func succeeded(_ server: Int, begunAt: UInt64) {
+        servers[server].succeededAt.store(begunAt, ordering: .releasing)
+    }
+
+    // MARK: What a poll reads
+
+    func rootKey(_ server: Int) -> StoreKey { servers[server].root }
+    func bucketKeys(_ server: Int) -> [StoreKey] { servers[server].buckets }
+    func bootMarkKey(_ server: Int) -> StoreKey { servers[server].bootMark }
+
+    func known(_ server: Int) -> Known { servers[server].state.withLock { $0.known } }
+
+    func learn(_ server: Int, _ change: (inout Known) -> Void) {
+        servers[server].state.withLock { change(&$0.known) }
+    }
+
+    // MARK: Sessions that are being loaded (R5)
+
+    /// A session is about to be read from the store.
+    func beginLoad(_ keys: SessionStoreKeys) -> UInt64 {
+        loads.withLock { loads in
+            loads.last += 1
+            loads.running[loads.last] = Load(server: keys.server, bucket: keys.bucket)
+            return loads.last
+        }
+    }
+
+    /// The session is here, or is not.
+    ///
+    /// - Returns: whether somebody changed a session of its bucket meanwhile: what arrived may be stale.
+    func endLoad(_ number: UInt64) -> Bool {
+        loads.withLock { $0.running.removeValue(forKey: number)?.isOvertaken ?? false }
+    }
+
+    /// Others have changed sessions in these buckets.
+    func overtakeLoads(_ server: Int, _ buckets: BucketSet) {
+        loads.withLock { loads in
+            for (number, load) in loads.running where load.server == server && buckets.contains(load.bucket) {
+                loads.running[number]?.isOvertaken = true
+            }
+        }
+    }
+
+    // MARK: Copies that are looked at again
+
+    /// Copies to be compared with their records, with the next poll at the latest.
+    func doubt(_ server: Int, _ copies: [SessionCopy], isSwept: Bool = false) {
+        servers[server].state.withLock { state in
+            state.doubtful.append(contentsOf: copies.map { Doubtful(copy: $0, isSwept: isSwept) })
+        }
+    }
+
+    /// Takes up to `limit` copies whose time has come.
+    func takeDoubtful(_ server: Int, atMost limit: Int) -> [Doubtful] {
+        servers[server].state.withLock { state in
+            state.polls += 1
+            var taken: [Doubtful] = []
+            var left: [Doubtful] = []
+            var seen: Set<ObjectIdentifier> = []
+            for doubtful in state.doubtful {
+                // Twice in the list is as good as once, unless the sweep waits for the second.
+                if !doubtful.isSwept, !seen.insert(ObjectIdentifier(doubtful.copy)).inserted { continue }
+                if doubtful.due <= state.polls, taken.count < limit {
+                    taken.append(doubtful)
+                } else {
+                    left.append(doubtful)
+                }
+            }
+            state.doubtful = left
+            return taken
+        }
+    }
+
+    /// A copy has to be looked at again.
+    ///
+    /// - Parameter isBusy: nothing was found out, because a request is in the session: with the next poll.
+    func lookAgain(_ server: Int, _ doubtful: Doubtful, isBusy: Bool) {
+        servers[server].state.withLock { state in
+            var next = doubtful
+            if !isBusy {
+                next = Doubtful(copy: doubtful.copy, isSwept: false)
+                next.looks = doubtful.looks + 1
+            }
+            next.due = state.polls + min(1 << min(next.looks, 6), Self.longestPause)
+            state.doubtful.append(next)
+        }
+    }
+
+    // MARK: Lost memory (R19)
+
+    func memoryLost(_ server: Int, mark: UInt64) {
+        servers[server].state.withLock { state in
+            state.unannounced = mark
+            state.settled = nil
+        }
+    }
+
+    /// The loss that this node is through with since the last call.
+    func takeThrough(_ server: Int) -> UInt64? {
+        servers[server].state.withLock { state in
+            guard let mark = state.unannounced, !state.doubtful.contains(where: \.isSwept) else { return nil }
+            state.unannounced = nil
+            return mark
+        }
+    }
+
+    /// Whether all nodes are known to be through with the last loss of a server, whose boot mark is this one.
+    func isSettled(_ server: Int, mark: UInt64) -> Bool { servers[server].state.withLock { $0.settled == mark } }
+
+    func settle(_ server: Int, mark: UInt64) {
+        servers[server].state.withLock { state in
+            if state.known.bootMark == mark { state.settled = mark }
+        }
+    }
+}
+
+/// Some of the 256 buckets.
+struct BucketSet: Sendable, Equatable {
+    private var words: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
+
+    var isEmpty: Bool { words == (0, 0, 0, 0) }
+
+    static func == (first: Self, second: Self) -> Bool { first.words == second.words }
+
+    func contains(_ bucket: Int) -> Bool {
+        let word =
+            switch bucket >> 6 {
+            case 0: words.0
+            case 1: words.1
+            case 2: words.2
+            default: words.3
+            }
+        return word >> UInt64(bucket & 63) & 1 == 1
+    }
+
+    mutating func insert(_ bucket: Int) {
+        let bit = UInt64(1) << UInt64(bucket & 63)
+        switch bucket >> 6 {
+        case 0: words.0 |= bit
+        case 1: words.1 |= bit
+        case 2: words.2 |= bit
+        default: words.3 |= bit
+        }
+    }
+}

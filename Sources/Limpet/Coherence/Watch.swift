@@ -1,0 +1,221 @@
+import Logging
+
+/// The polls that find stale copies, and put back what a store has lost: rules R17, R18 and R19.
+extension SessionCoherence {
+    /// Epochs in one read: some 20 KiB of keys and as much of an answer.
+    private static let epochsOfRead = 1000
+    /// Records in one read: an answer of a few kilobytes each stays well below a megabyte.
+    private static let recordsOfRead = 64
+    /// Records that one poll looks at, so that what it began with is not old when it ends: 8,000 a second, and a node with
+    /// 100,000 sessions has put all of them back after 13 s.
+    private static let recordsOfPoll = 2048
+
+    /// Polls every server until the task is cancelled.
+    func runWatch() async {
+        await withTaskGroup { group in
+            for server in 0..<store.serverCount {
+                group.addTask {
+                    while true {
+                        await self.poll(server)
+                        do { try await self.clock.sleep(for: self.configuration.peerPoll) } catch { return }  // Cancelled.
+                    }
+                }
+            }
+        }
+    }
+
+    /// Polls every server once.
+    func pollAll() async {
+        for server in 0..<store.serverCount { await poll(server) }
+    }
+
+    /// R17: finds out what others have changed since the last poll.
+    ///
+    /// A poll that fails leaves everything to the next one. Until one succeeds, requests verify what they find in memory.
+    func poll(_ server: Int) async {
+        do {
+            let begunAt = clock.monotonicNanoseconds()
+            try await compareChanged(server)
+            watch.succeeded(server, begunAt: begunAt)
+            try await compareDoubtful(server)
+        } catch {
+            statistics.failedPolls.add(1)
+        }
+    }
+
+    // MARK: What has changed
+
+    private func compareChanged(_ server: Int) async throws {
+        var keys = [watch.rootKey(server), watch.bootMarkKey(server)]
+        if server == 0 { keys.append(names.generationCounter) }
+        let results = await store.get(keys)
+        let known = watch.known(server)
+        var root = try results[0].get().flatMap { Epoch(ascii: $0.bytes)?.value }
+        let foundMark = try results[1].get().flatMap { Epoch(ascii: $0.bytes)?.value }
+        let mark: UInt64
+        if let foundMark {
+            mark = foundMark
+        } else {
+            mark = try await make(watch.bootMarkKey(server), .random(in: 1 ... .max))
+        }
+        let isLost = known.bootMark != nil && known.bootMark != mark
+        if isLost {
+            statistics.memoryLosses.add(1)
+            logger.notice(
+                "A store's memory was lost; this node puts back the sessions that are at home here",
+                metadata: [LogKey.server: "\(server)"])
+            await membership.memoryLost(server: server)
+        }
+        if server == 0 {
+            await membership.observe(generation: try results[2].get().flatMap { Epoch(ascii: $0.bytes)?.value })
+        }
+        if root == nil {
+            root = try await make(watch.rootKey(server), freshCounter())
+        } else if root == known.root, !isLost {
+            return
+        }
+        // Buckets that are missing are made before the epochs are read: whoever finds none bumps nobody, but has raised the
+        // epoch by then.
+        let (buckets, changed) = try await changedBuckets(server, known)
+        if keeps(.r5) { watch.overtakeLoads(server, changed) }
+        if keeps(.r17) {
+            try await compareEpochs(server, local.copies(on: server, in: changed), isSwept: isLost)
+        }
+        watch.learn(server) { known in
+            known.root = root
+            known.buckets = buckets
+            known.bootMark = mark
+        }
+        // For a node that has just started there was nothing to lose: it is through at once.
+        if known.bootMark != mark { watch.memoryLost(server, mark: mark) }
+    }
+
+    private func changedBuckets(
+        _ server: Int, _ known: PeerWatch.Known
+    ) async throws -> (values: [UInt64?], changed: BucketSet) {
+        let keys = watch.bucketKeys(server)
+        let results = await store.get(keys)
+        var values: [UInt64?] = []
+        var changed = BucketSet()
+        for (bucket, result) in results.enumerated() {
+            var value = try result.get().flatMap { Epoch(ascii: $0.bytes)?.value }
+            if value == nil {
+                changed.insert(bucket)
+                value = try await make(keys[bucket], freshCounter())
+            } else if value != known.buckets[bucket] {
+                changed.insert(bucket)
+            }
+            values.append(value)
+        }
+        return (values, changed)
+    }
+
+    /// R11: puts a number where there is none, and returns what is there.
+    private func make(_ key: StoreKey, _ number: UInt64) async throws -> UInt64 {
+        if case .stored = try await store.putIfAbsent(
+            Array(String(number).utf8), for: key, timeToLive: Self.nodeTimeToLive)
+        {
+            return number
+        }
+        // Somebody was faster. What is gone again by now counts as changed with the next poll.
+        return try await store.get(key).flatMap { Epoch(ascii: $0.bytes)?.value } ?? number
+    }
+
+    private func freshCounter() -> UInt64 { Epoch(wallMilliseconds: clock.wallMilliseconds()).value }
+
+    /// Marks the copies whose epochs were raised, or are gone: nobody trusts them any more, and their records are looked at.
+    private func compareEpochs(_ server: Int, _ copies: [SessionCopy], isSwept: Bool) async throws {
+        var start = 0
+        while start < copies.count {
+            let part = copies[start..<min(start + Self.epochsOfRead, copies.count)]
+            let results = await store.get(part.map(\.keys.epoch))
+            var doubtful: [SessionCopy] = []
+            for (copy, result) in zip(part, results) {
+                let counter = try result.get().flatMap { Epoch(ascii: $0.bytes) }
+                let isStale = copy.withState { state in
+                    guard counter != state.record.epoch || isSwept else { return false }
+                    state.verifiedAt = nil
+                    return true
+                }
+                if isStale { doubtful.append(copy) }
+            }
+            watch.doubt(server, doubtful, isSwept: isSwept)
+            start += part.count
+        }
+    }
+
+    // MARK: Copies whose records are looked at
+
+    private func compareDoubtful(_ server: Int) async throws {
+        let doubtful = watch.takeDoubtful(server, atMost: Self.recordsOfPoll)
+        var start = 0
+        do {
+            while start < doubtful.count {
+                let end = min(start + Self.recordsOfRead, doubtful.count)
+                try await compareRecords(server, Array(doubtful[start..<end]))
+                start = end
+            }
+        } catch {
+            for doubtful in doubtful[start...] { watch.lookAgain(server, doubtful, isBusy: true) }
+            throw error
+        }
+        if let mark = watch.takeThrough(server) { await noteThrough(server, mark: mark) }
+    }
+
+    private func compareRecords(_ server: Int, _ doubtful: [PeerWatch.Doubtful]) async throws {
+        // Somebody may have removed them since.
+        let doubtful = doubtful.filter { local.find($0.copy.id) === $0.copy }
+        let results = await store.get(doubtful.flatMap { [$0.copy.keys.data, $0.copy.keys.epoch] })
+        for (index, doubtful) in doubtful.enumerated() {
+            let copy = doubtful.copy
+            var stored: StoredSession?
+            if let entry = try results[2 * index].get() {
+                let read = Result { () throws(StoreError) in try StoredSession(bytes: entry.bytes, keys: copy.keys) }
+                guard case .success(let session) = read else {
+                    // One session's trouble: the request that needs it will say so.
+                    copy.withState { $0.isSuspect = true }
+                    continue
+                }
+                stored = session
+            }
+            let counter = try results[2 * index + 1].get().flatMap { Epoch(ascii: $0.bytes) }
+            switch WatchDecision(
+                stored: stored, counter: counter, copy: copy.snapshot.record, node: node,
+                now: clock.wallMilliseconds())
+            {
+            case .current:
+                break
+            case .suspect:
+                copy.withState { $0.isSuspect = true }
+                watch.lookAgain(server, doubtful, isBusy: false)
+            case .drop:
+                drop(copy)
+            case .republish:
+                if try await !putBack(copy) { watch.lookAgain(server, doubtful, isBusy: true) }
+            }
+        }
+    }
+
+    /// A copy that another node has made stale, or that has ended.
+    private func drop(_ copy: SessionCopy) {
+        // Whoever is in the session merges, or learns of its end.
+        copy.withState { $0.isSuspect = true }
+        local.remove(copy)
+        statistics.staleCopiesDropped.add(1)
+    }
+
+    /// R18 without a request: in the session's lock, so that no request stores a change beside it.
+    ///
+    /// - Returns: `false` if a request is in the session.
+    private func putBack(_ copy: SessionCopy) async throws -> Bool {
+        guard let lease = locks.tryEnter(copy.id) else { return false }
+        defer { extendLifetime(lease) }
+        guard local.find(copy.id) === copy else { return true }
+        let found = try await read(copy.keys)
+        let decision = WatchDecision(
+            stored: found.stored, counter: found.counter, copy: copy.snapshot.record, node: node,
+            now: clock.wallMilliseconds())
+        if case .republish = decision { _ = try await republish(copy) }
+        return true
+    }
+}

@@ -1,0 +1,112 @@
+import LimpetTesting
+import Testing
+
+@testable import Limpet
+
+/// R5 and R17: a node finds out what others have changed.
+struct WatchTests {
+    @Test func `a copy that another node has made stale is gone after the next poll`() async throws {
+        let cluster = Cluster()
+        let (a, b) = (try cluster.node("a"), try cluster.node("b"))
+        let client = Client()
+        try await a.request(client) { $0[.count] = 1 }
+        let old = client.cookie
+        try await b.request(client) { $0[.count] = 2 }
+        // Trusted until then: the client that strays without waiting.
+        try await a.request(Client(), cookie: old) { #expect($0[.count] == 1) }
+        await a.poll()
+        #expect(a.sessions.statistics.sessionsInMemory == 0)
+        #expect(a.sessions.statistics.staleCopiesDropped == 1)
+        try await a.request(Client(), cookie: old) { #expect($0[.count] == 2) }
+    }
+
+    @Test func `a poll that finds nothing changed is one read`() async throws {
+        let cluster = Cluster()
+        let a = try cluster.node("a")
+        for _ in 0..<10 { try await a.request(Client()) { $0[.count] = 1 } }
+        await a.poll()
+        a.store.forgetCalls()
+        await a.poll()
+        #expect(a.store.shortCalls == ["get c b g"])
+    }
+
+    @Test func `only the copies of changed buckets are compared`() async throws {
+        let cluster = Cluster()
+        let (a, b) = (try cluster.node("a"), try cluster.node("b"))
+        for _ in 0..<300 { try await a.request(Client()) { $0[.count] = 1 } }
+        let client = Client()
+        try await a.request(client) { $0[.count] = 1 }
+        await a.poll()
+        try await b.request(client) { $0[.count] = 2 }
+        a.store.forgetCalls()
+        await a.poll()
+        let epochs = a.store.calls.flatMap(\.keys).count { $0.name.contains(":v/") }
+        #expect(epochs < 10)
+        #expect(a.sessions.statistics.sessionsInMemory == 300)
+    }
+
+    @Test func `a node that has not heard for two polls verifies before it serves`() async throws {
+        let cluster = Cluster()
+        let a = try cluster.node("a")
+        let client = Client()
+        try await a.request(client) { $0[.count] = 1 }
+        cluster.clock.advance(by: .milliseconds(499))
+        try await a.request(client) { #expect($0.source == .local) }
+        cluster.clock.advance(by: .milliseconds(1))
+        try await a.request(client) { #expect($0.source == .verified) }
+        a.store.next(.get, on: "c/").fails(.timeout)
+        await a.poll()
+        #expect(a.sessions.statistics.failedPolls == 1)
+        try await a.request(client) { #expect($0.source == .verified) }
+        await a.poll()
+        try await a.request(client) { #expect($0.source == .local) }
+    }
+
+    @Test func `what was changed while it was on its way is not trusted on arrival`() async throws {
+        let cluster = Cluster()
+        let (a, b) = (try cluster.node("a"), try cluster.node("b"))
+        let client = Client()
+        try await a.request(client) { $0[.count] = 1 }
+        let cookie = client.cookie
+        try await b.request(client) { _ in }
+        await a.poll()
+        // a takes the session back; before it learns so, b has it again, and a's watch has seen that.
+        let hold = a.store.next(.put, on: "d/").isHeldAfterEffect()
+        async let loading: Void = a.request(Client(), cookie: cookie) { _ in }
+        await hold.waitUntilHeld()
+        try await b.request(client) { $0[.count] = 2 }
+        await a.poll()
+        hold.release()
+        try await loading
+        try await a.request(Client(), cookie: cookie) { #expect($0[.count] == 2) }
+    }
+
+    @Test func `a takeover that died half-way costs the home a reload and nothing else`() async throws {
+        let cluster = Cluster()
+        let (a, b) = (try cluster.node("a"), try cluster.node("b"))
+        let client = Client()
+        try await a.request(client) { $0[.count] = 1 }
+        b.store.next(5, .put, on: "d/").fails(.connectionLost, mayHaveTakenEffect: true)
+        await #expect(throws: SessionError.self) {
+            try await cluster.whilePolling([]) { try await b.request(Client(), cookie: client.cookie) { _ in } }
+        }
+        await a.poll()
+        #expect(a.sessions.statistics.sessionsInMemory == 1)
+        try await a.request(client) { session in
+            #expect(session[.count] == 1)
+            #expect(session.source == .store)
+        }
+    }
+
+    @Test func `counters that were lost count as changed`() async throws {
+        let cluster = Cluster()
+        let (a, b) = (try cluster.node("a"), try cluster.node("b"))
+        let client = Client()
+        try await a.request(client) { $0[.count] = 1 }
+        let old = client.cookie
+        try await cluster.store.lose("c/")
+        try await b.request(client) { $0[.count] = 2 }
+        await a.poll()
+        try await a.request(Client(), cookie: old) { #expect($0[.count] == 2) }
+    }
+}
