@@ -118,12 +118,15 @@ public final class SessionManager: Service {
     /// Reads tokens behind the answers, and ends what has expired, until graceful shutdown.
     public func run() async throws {
         logger.info("\(startLine)", metadata: [LogKey.node: "\(node)"])
-        await cancelWhenGracefulShutdown {
-            await withTaskGroup(of: Void.self) { group in
-                group.addTask { await self.coherence.refresh.run() }
-                group.addTask { await self.coherence.runWatch() }
-                group.addTask { await self.endExpired() }
-            }
+        await cancelWhenGracefulShutdown { await self.work() }
+    }
+
+    /// What the node does beside its requests, until the task is cancelled.
+    package func work() async {
+        await withTaskGroup(of: Void.self) { group in
+            group.addTask { await self.coherence.refresh.run() }
+            group.addTask { await self.coherence.runWatch() }
+            group.addTask { await self.endExpired() }
         }
     }
 

@@ -20,7 +20,7 @@ struct Epoch: Sendable, Hashable, Comparable {
     init(wallMilliseconds: Int64, after predecessors: [Epoch] = []) {
         let clock = UInt64(max(0, wallMilliseconds) / 1000)
         let seconds = max(clock, (predecessors.max()?.value ?? 0) >> 32 + 1)
-        value = (seconds & 0xFFFF_FFFF) << 32 | UInt64(UInt8.random(in: .min ... .max)) << 24
+        value = (seconds & 0xFFFF_FFFF) << 32 | UInt64(UInt8.random()) << 24
     }
 
     /// Reads a counter's value as the store holds it: an unsigned decimal number. memcached pads it with spaces.

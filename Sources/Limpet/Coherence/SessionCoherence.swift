@@ -35,7 +35,7 @@ final class SessionCoherence: Sendable {
         store: CountedStore, configuration: SessionConfiguration, locks: SessionLocks, clock: any NodeClock,
         events: SessionEvents, statistics: SessionStatistics, logger: Logger, broken: Rule?
     ) {
-        node = NodeIdentity(name: configuration.node, incarnation: .random(in: .min ... .max))
+        node = NodeIdentity(name: configuration.node, incarnation: .random())
         self.configuration = configuration
         self.store = store
         names = StoreNames(
@@ -136,7 +136,8 @@ final class SessionCoherence: Sendable {
     /// that met once do not meet again.
     func pause(before attempt: Int) async throws {
         guard attempt > 1 else { return }
-        try await clock.sleep(for: .microseconds(.random(in: 1000...4000) * attempt))
+        var random = SessionRandom()
+        try await clock.sleep(for: .microseconds(.random(in: 1000...4000, using: &random) * attempt))
     }
 
     func tooManyConflicts() -> SessionError {

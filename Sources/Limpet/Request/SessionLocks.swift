@@ -99,27 +99,25 @@ final class SessionLocks: Sendable {
 
     private func waitInLine(_ id: SessionID) async throws {
         let number = nextNumber.add(1, ordering: .relaxed).newValue
-        var timer: Task<Void, Never>?
-        // Ends with the wait: the waiter is in, or has left.
-        defer { timer?.cancel() }
-        try await withTaskCancellationHandler {
-            try await withCheckedThrowingContinuation { continuation in
-                line(up: Waiter(number: number, continuation: continuation), for: id)
-                // Not before: a timer that finds nobody in line would leave somebody there for good.
-                timer = startTimer(id, number)
+        try await withThrowingTaskGroup(of: Void.self) { timer in
+            // Ends with the wait: the waiter is in, or has left.
+            defer { timer.cancelAll() }
+            try await withTaskCancellationHandler {
+                try await withCheckedThrowingContinuation { continuation in
+                    line(up: Waiter(number: number, continuation: continuation), for: id)
+                    // Not before: a timer that finds nobody in line would leave somebody there for good.
+                    timer.addTask { await self.leaveInTime(id, number) }
+                }
+            } onCancel: {
+                leave(id, number, with: CancellationError())
             }
-        } onCancel: {
-            leave(id, number, with: CancellationError())
         }
     }
 
-    private func startTimer(_ id: SessionID, _ number: UInt64) -> Task<Void, Never> {
-        Task { [clock, timeout] in
-            do { try await clock.sleep(for: timeout) } catch { return }  // Cancelled: the wait is over.
-            leave(
-                id, number,
-                with: SessionError(.lockTimeout, "other requests held the session for longer than \(timeout)"))
-        }
+    private func leaveInTime(_ id: SessionID, _ number: UInt64) async {
+        do { try await clock.sleep(for: timeout) } catch { return }  // Cancelled: the wait is over.
+        leave(
+            id, number, with: SessionError(.lockTimeout, "other requests held the session for longer than \(timeout)"))
     }
 
     private func line(up waiter: Waiter, for id: SessionID) {

@@ -21,14 +21,14 @@ public struct SessionID: Sendable, Hashable {
 
     /// Makes a fresh id. No id that a client brought is ever used for a new session.
     public init() {
-        var random = SystemRandomNumberGenerator()
+        var random = SessionRandom()
         first = random.next()
         second = random.next()
         third = random.next()
     }
 
     /// Reads an id as it stands in a cookie; `nil` unless it is exactly one.
-    init?(_ text: some Sequence<UInt8>) {
+    package init?(_ text: some Sequence<UInt8>) {
         let digits = Self.digits
         var words: (UInt64, UInt64, UInt64) = (0, 0, 0)
         var count = 0
@@ -50,7 +50,7 @@ public struct SessionID: Sendable, Hashable {
     }
 
     /// The id as it stands in a cookie.
-    var text: String {
+    package var text: String {
         let words = (first >> 16, (first & 0xFFFF) << 32 | second >> 32, (second & 0xFFFF_FFFF) << 16 | UInt64(third))
         let alphabet = Self.alphabet
         return String(unsafeUninitializedCapacity: Self.length) { buffer in
@@ -64,7 +64,7 @@ public struct SessionID: Sendable, Hashable {
     }
 
     /// SHA-256 of the id: what stands in store keys and records instead of the id.
-    var digest: [UInt8] { Array(SHA256.hash(data: Array(text.utf8))) }
+    package var digest: [UInt8] { Array(SHA256.hash(data: Array(text.utf8))) }
 
     /// A few bits that differ between sessions, to choose one of several tables by.
     var spread: UInt64 { second }
@@ -94,7 +94,7 @@ extension SessionID: CustomStringConvertible, CustomDebugStringConvertible, Cust
 
 extension [UInt8] {
     /// base64url (RFC 4648, section 5) without padding.
-    var base64url: String {
+    package var base64url: String {
         Data(self).base64EncodedString()
             .replacing("+", with: "-").replacing("/", with: "_").replacing("=", with: "")
     }

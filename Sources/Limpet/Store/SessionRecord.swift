@@ -40,7 +40,7 @@ struct Tombstone: Sendable, Hashable {
         let high: UInt64
         let low: UInt64
 
-        init(high: UInt64 = .random(in: .min ... .max), low: UInt64 = .random(in: .min ... .max)) {
+        init(high: UInt64 = .random(), low: UInt64 = .random()) {
             self.high = high
             self.low = low
         }
