@@ -41,8 +41,10 @@ public final class SessionManager: Service {
         cookie = SessionCookie(configuration)
         locks = SessionLocks(timeout: configuration.lock.timeout, clock: clock, statistics: counters)
         coherence = SessionCoherence(
-            store: CountedStore(store, statistics: counters), configuration: configuration, locks: locks,
-            clock: clock, events: events, statistics: counters, logger: logger, broken: breaking)
+            store: StoreGuard(
+                store, timeout: configuration.store.timeout, clock: clock, statistics: counters, logger: logger),
+            configuration: configuration, locks: locks, clock: clock, events: events, statistics: counters,
+            logger: logger, broken: breaking)
         self.counters = counters
         self.clock = clock
         self.logger = logger

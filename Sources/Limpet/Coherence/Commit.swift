@@ -15,8 +15,9 @@ extension SessionCoherence {
     /// The copy changes only after the store said so. If nobody knows what became of a write (R12), the copy is suspect: the
     /// next request takes the session over, and its swap fences the late write.
     func commit(_ changes: SessionChanges, to copy: SessionCopy, cookieNamesThisNode: Bool) async throws -> Committed {
+        let began = clock.monotonicNanoseconds()
         for attempt in 0..<Self.attempts {
-            try await pause(before: attempt)
+            try await pause(before: attempt, since: began)
             var state = copy.snapshot
             if let token = state.token, !state.isSuspect {
                 if try await swap(copy, state, token, changes) { return .stored(merged: false) }

@@ -28,8 +28,9 @@ extension SessionCoherence {
         // Forgotten first: whatever happens below, this node serves it no more.
         local.remove(id)
         let tombstone = Tombstone(reason: reason)
+        let began = clock.monotonicNanoseconds()
         for attempt in 0..<Self.attempts {
-            try await pause(before: attempt)
+            try await pause(before: attempt, since: began)
             let (stored, token) = try await readData(keys)
             let decision = EndDecision(stored: stored, nonce: tombstone.nonce)
             if case .lost(let other) = decision { return .before(other.reason) }
@@ -143,8 +144,9 @@ extension SessionCoherence {
         // From here on the old id is not read from memory: either the tombstone comes, or the next request finds out.
         copy.withState { $0.isSuspect = true }
         var token = old.token
+        let began = clock.monotonicNanoseconds()
         for attempt in 0..<Self.attempts {
-            try await pause(before: attempt)
+            try await pause(before: attempt, since: began)
             var decision = EndDecision.bury(old.record)
             if token == nil || attempt > 0 {
                 let (stored, current) = try await readData(copy.keys)

@@ -73,14 +73,16 @@ extension SessionCoherence {
         let keys = copy?.keys ?? names.keys(of: cookie.id)
         let load = watch.beginLoad(keys)
         var loaded: SessionCopy?
-        var hasAsked = false
+        var search = Search()
         defer {
             // R5: what was changed while it was on its way may be stale on arrival.
             if watch.endLoad(load) { loaded?.withState { $0.isSuspect = true } }
         }
+        var began = clock.monotonicNanoseconds()
         for attempt in 0..<Self.attempts {
-            try await pause(before: attempt)
+            try await pause(before: attempt, since: began)
             let asked = clock.monotonicNanoseconds()
+            search.settled = watch.settledMark(keys.server)
             let found = try await read(keys)
             let now = clock.wallMilliseconds()
             let copyState = copy?.snapshot
@@ -88,19 +90,16 @@ extension SessionCoherence {
             // does, which cannot, with a request in the session.
             let decision = LoadDecision(
                 stored: found.stored, counter: found.counter, copy: copyState.map { republishable($0) },
-                cookieNamesThisNode: cookie.namesThisNode || hasAsked, now: now, tolerance: expiryTolerance)
+                cookieNamesThisNode: cookie.namesThisNode || search.hasAsked, now: now, tolerance: expiryTolerance)
             switch decision {
             case .gone:
                 local.remove(cookie.id)
                 return nil
             case .notFound:
                 if let copy { setAside(copy, counter: found.counter) }
-                if hasAsked {
-                    try await refuseUnlessSettled(keys)
-                    return nil
-                }
-                guard try await ask(cookie, keys, found) else { return nil }
-                hasAsked = true
+                guard try await mayBeElsewhere(cookie, keys, found, &search) else { return nil }
+                // Waiting for others is not the store's delay.
+                began = clock.monotonicNanoseconds()
             case .expired(let record):
                 let judged = Judged(home: record.home, epoch: record.epoch)
                 if try await end(cookie.id, keys, reason: .expired, judged: judged) != .not { return nil }

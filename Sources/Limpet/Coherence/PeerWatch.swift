@@ -187,8 +187,8 @@ final class PeerWatch: Sendable {
         }
     }
 
-    /// Whether all nodes are known to be through with the last loss of a server, whose boot mark is this one.
-    func isSettled(_ server: Int, mark: UInt64) -> Bool { servers[server].state.withLock { $0.settled == mark } }
+    /// The boot mark of a server's last loss, if all nodes are known to be through with it.
+    func settledMark(_ server: Int) -> UInt64? { servers[server].state.withLock { $0.settled } }
 
     func settle(_ server: Int, mark: UInt64) {
         servers[server].state.withLock { state in

@@ -14,10 +14,13 @@ final class SessionCoherence: Sendable {
     static let nodeTimeToLive = Duration.seconds(29 * 86_400)
     /// How often a sequence begins anew after a conflict or an unknown outcome, before the request is answered with 503.
     static let attempts = 5
+    /// No attempt begins later than so many of the store's time-outs after the first. An attempt that fails by time-outs
+    /// has met two of them or more: a second one is worth it, a third is not.
+    static let attemptTimeouts = 4
 
     let node: NodeIdentity
     let configuration: SessionConfiguration
-    let store: CountedStore
+    let store: StoreGuard
     let names: StoreNames
     let local = LocalSessions()
     let refresh: TokenRefresh
@@ -32,7 +35,7 @@ final class SessionCoherence: Sendable {
 
     /// - Parameter broken: a rule that is not kept, to prove that somebody notices.
     init(
-        store: CountedStore, configuration: SessionConfiguration, locks: SessionLocks, clock: any NodeClock,
+        store: StoreGuard, configuration: SessionConfiguration, locks: SessionLocks, clock: any NodeClock,
         events: SessionEvents, statistics: SessionStatistics, logger: Logger, broken: Rule?
     ) {
         node = NodeIdentity(name: configuration.node, incarnation: .random())
@@ -53,6 +56,7 @@ final class SessionCoherence: Sendable {
         self.broken = broken
         saveIntervalNanoseconds = configuration.saveInterval.nanoseconds
         saveIntervalMilliseconds = configuration.saveInterval.milliseconds
+        latestAttemptNanoseconds = (configuration.store.timeout * Self.attemptTimeouts).nanoseconds
     }
 
     /// Whether this node keeps a rule: always, unless a test breaks it on purpose.
@@ -62,6 +66,7 @@ final class SessionCoherence: Sendable {
     let isRoaming: Bool
     let saveIntervalNanoseconds: UInt64
     let saveIntervalMilliseconds: Int64
+    private let latestAttemptNanoseconds: UInt64
 
     /// How long the store keeps a session's keys: the home's memory may be ahead by the save interval, and its clock by the
     /// slack.
@@ -134,7 +139,14 @@ final class SessionCoherence: Sendable {
 
     /// Before a sequence begins anew: at once the first time, after that a few milliseconds, at random, so that two nodes
     /// that met once do not meet again.
-    func pause(before attempt: Int) async throws {
+    ///
+    /// - Parameter began: when the sequence began.
+    /// - Throws: ``SessionError`` (`outcomeUnknown`) if the store takes so long that another attempt would be too late.
+    func pause(before attempt: Int, since began: UInt64) async throws {
+        guard attempt > 0 else { return }
+        guard clock.monotonicNanoseconds() < began + latestAttemptNanoseconds else {
+            throw SessionError(.outcomeUnknown, "the store was too slow for what the request had to do")
+        }
         guard attempt > 1 else { return }
         var random = SessionRandom()
         try await clock.sleep(for: .microseconds(.random(in: 1000...4000, using: &random) * attempt))

@@ -14,11 +14,11 @@ final class TokenRefresh: Sendable {
         var waiting: [SessionCopy] = []
     }
 
-    private let store: CountedStore
+    private let store: StoreGuard
     private let state = Locked(State())
     private let (signals, signal) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
 
-    init(store: CountedStore) {
+    init(store: StoreGuard) {
         self.store = store
     }
 

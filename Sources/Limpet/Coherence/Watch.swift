@@ -48,7 +48,7 @@ extension SessionCoherence {
     private func compareChanged(_ server: Int) async throws {
         var keys = [watch.rootKey(server), watch.bootMarkKey(server)]
         if server == 0 { keys.append(names.generationCounter) }
-        let results = await store.get(keys)
+        let results = await store.get(keys, isProbe: true)
         let known = watch.known(server)
         var root = try results[0].get().flatMap { Epoch(ascii: $0.bytes)?.value }
         let foundMark = try results[1].get().flatMap { Epoch(ascii: $0.bytes)?.value }
@@ -159,7 +159,7 @@ extension SessionCoherence {
             for doubtful in doubtful[start...] { watch.lookAgain(server, doubtful, isBusy: true) }
             throw error
         }
-        if let mark = watch.takeThrough(server) { await noteThrough(server, mark: mark) }
+        if let mark = watch.takeThrough(server) { await membership.noteThrough(server: server, mark: mark) }
     }
 
     private func compareRecords(_ server: Int, _ doubtful: [PeerWatch.Doubtful]) async throws {

@@ -28,6 +28,9 @@ final class SessionStatistics: Sendable {
     let lockWaits = Counter()
     let undecodable = Counter()
     let writesAfterSeal = Counter()
+    let unknownOutcomes = Counter()
+    let unknownOutcomesResolved = Counter()
+    let storeOutages = Counter()
     let storeGets = Counter()
     let storePuts = Counter()
     let storeIncrements = Counter()
@@ -76,6 +79,12 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
     public var undecodable = 0
     /// Writes that came after the session was sealed, and were refused.
     public var writesAfterSeal = 0
+    /// Conditional writes that the store did not answer: they may have happened.
+    public var unknownOutcomes = 0
+    /// Those of them about whose keys the store has answered since.
+    public var unknownOutcomesResolved = 0
+    /// How often a server of the store was left alone because it did not answer.
+    public var storeOutages = 0
     /// Calls of the store by kind.
     public var storeOperations = StoreOperations()
     /// Sessions in this node's memory now.
@@ -119,6 +128,9 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
         lockWaits = statistics.lockWaits.value
         undecodable = statistics.undecodable.value
         writesAfterSeal = statistics.writesAfterSeal.value
+        unknownOutcomes = statistics.unknownOutcomes.value
+        unknownOutcomesResolved = statistics.unknownOutcomesResolved.value
+        storeOutages = statistics.storeOutages.value
         storeOperations = StoreOperations(
             get: statistics.storeGets.value, put: statistics.storePuts.value,
             increment: statistics.storeIncrements.value, touch: statistics.storeTouches.value)

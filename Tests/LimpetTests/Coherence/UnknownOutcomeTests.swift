@@ -66,6 +66,19 @@ struct UnknownOutcomeTests {
         try await cluster.node("b").request(client) { #expect($0[.count] == 1) }
     }
 
+    @Test func `no attempt begins when the store has taken too long already`() async throws {
+        let cluster = Cluster(tellsTokens: true)
+        let client = Client()
+        try await cluster.node("a").request(client) { $0[.count] = 1 }
+        let b = try cluster.node("b")
+        b.store.every(.put, on: "d/").runsFirst { cluster.clock.advance(by: .milliseconds(500)) }
+        b.store.every(.put, on: "d/").fails(.timeout, mayHaveTakenEffect: true)
+        let error = await #expect(throws: SessionError.self) { try await b.request(client) { _ in } }
+        #expect(error?.code == .outcomeUnknown)
+        // Time-outs of 250 ms: two attempts took four of them.
+        #expect(b.store.count(.put, on: "d/") == 2)
+    }
+
     @Test func `a session that is too large is refused, and the old one stays`() async throws {
         let cluster = Cluster()
         let a = try cluster.node("a")
