@@ -73,6 +73,10 @@ extension SessionCoherence {
         var record = newer
         let state = copy.snapshot
         let accessedAt = state.record.accessedAt
+        // The watch may have dropped the copy: it comes back with the merge.
+        let arrival = watch.expect(copy.keys)
+        var merged: SessionCopy?
+        defer { watch.arrived(arrival, merged) }
         record.home = node
         record.epoch = try await raiseEpoch(
             copy.keys, beyond: newer.epoch, timeToLive: timeToLive(maxInactive: newer.maxInactive))
@@ -85,6 +89,7 @@ extension SessionCoherence {
             try await put(
                 record, since: token, copy: copy, renewsEpoch: isAccessSaveDue(state) || changes.maxInactive != nil)
         else { return false }
+        merged = copy
         statistics.merges.add(1)
         return true
     }
@@ -194,6 +199,9 @@ extension SessionCoherence {
     {
         let timeToLive = timeToLive(maxInactive: record.maxInactive)
         let asked = clock.monotonicNanoseconds()
+        let arrival = watch.expect(keys)
+        var planted: SessionCopy?
+        defer { watch.arrived(arrival, planted) }
         do {
             let bytes = try StoredSession.record(record).bytes(keys: keys)
             guard
@@ -204,6 +212,7 @@ extension SessionCoherence {
                 id: id, keys: keys,
                 state: .init(record: record, token: token, verifiedAt: asked, savedAt: record.accessedAt))
             local.insert(copy)
+            planted = copy
             if token == nil { refresh.add(copy) }
             return copy
         } catch let error as StoreError {

@@ -71,13 +71,10 @@ extension SessionCoherence {
     /// R3: reads the session from the store and brings it home to this node.
     private func load(_ cookie: SessionCookie.Presented, copy: SessionCopy?) async throws -> Checkout? {
         let keys = copy?.keys ?? names.keys(of: cookie.id)
-        let load = watch.beginLoad(keys)
+        let arrival = watch.expect(keys)
         var loaded: SessionCopy?
         var search = Search()
-        defer {
-            // R5: what was changed while it was on its way may be stale on arrival.
-            if watch.endLoad(load) { loaded?.withState { $0.isSuspect = true } }
-        }
+        defer { watch.arrived(arrival, loaded) }
         var began = clock.monotonicNanoseconds()
         for attempt in 0..<Self.attempts {
             try await pause(before: attempt, since: began)

@@ -49,23 +49,23 @@ final class PeerWatch: Sendable {
         }
     }
 
-    /// A session that is being read from the store.
-    private struct Load {
+    /// A session that is on its way into this node's memory.
+    private struct Arrival {
         let server: Int
         let bucket: Int
         var isOvertaken = false
     }
 
-    private struct Loads {
+    private struct Arrivals {
         var last: UInt64 = 0
-        var running: [UInt64: Load] = [:]
+        var expected: [UInt64: Arrival] = [:]
     }
 
     /// A copy that was looked at in vain again and again is looked at every 64th poll: every 16 seconds.
     private static let longestPause: UInt64 = 64
 
     private let servers: [Server]
-    private let loads = Locked(Loads())
+    private let arrivals = Locked(Arrivals())
     /// Two polls, in nanoseconds: a node that has not heard for longer verifies what it serves.
     private let patience: UInt64
 
@@ -97,31 +97,49 @@ final class PeerWatch: Sendable {
         servers[server].state.withLock { change(&$0.known) }
     }
 
-    // MARK: Sessions that are being loaded (R5)
+    // MARK: Sessions that are on their way (R5)
 
-    /// A session is about to be read from the store.
-    func beginLoad(_ keys: SessionStoreKeys) -> UInt64 {
-        loads.withLock { loads in
-            loads.last += 1
-            loads.running[loads.last] = Load(server: keys.server, bucket: keys.bucket)
-            return loads.last
+    /// A session is about to be read from the store, or written to it, and to become a copy here.
+    func expect(_ keys: SessionStoreKeys) -> UInt64 {
+        arrivals.withLock { arrivals in
+            arrivals.last += 1
+            arrivals.expected[arrivals.last] = Arrival(server: keys.server, bucket: keys.bucket)
+            return arrivals.last
         }
     }
 
-    /// The session is here, or is not.
-    ///
-    /// - Returns: whether somebody changed a session of its bucket meanwhile: what arrived may be stale.
-    func endLoad(_ number: UInt64) -> Bool {
-        loads.withLock { $0.running.removeValue(forKey: number)?.isOvertaken ?? false }
+    /// The session is here, or will not come. If somebody has changed a session of its bucket meanwhile, it may be stale on
+    /// arrival, or the only copy after a loss of memory: nobody reads it, and it is looked at.
+    func arrived(_ number: UInt64, _ copy: SessionCopy?) {
+        let overtaken = arrivals.withLock { arrivals -> Arrival? in
+            guard let arrival = arrivals.expected[number], !arrival.isOvertaken else {
+                return arrivals.expected[number]
+            }
+            arrivals.expected[number] = nil
+            return nil
+        }
+        guard let arrival = overtaken else { return }
+        if let copy {
+            copy.withState { $0.isSuspect = true }
+            let isSwept = servers[arrival.server].state.withLock { $0.unannounced != nil }
+            doubt(arrival.server, [copy], isSwept: isSwept)
+        }
+        // Not before: who announces that this node is through with a loss has to see either the arrival or the doubt.
+        arrivals.withLock { _ = $0.expected.removeValue(forKey: number) }
     }
 
     /// Others have changed sessions in these buckets.
-    func overtakeLoads(_ server: Int, _ buckets: BucketSet) {
-        loads.withLock { loads in
-            for (number, load) in loads.running where load.server == server && buckets.contains(load.bucket) {
-                loads.running[number]?.isOvertaken = true
+    func overtakeArrivals(_ server: Int, _ buckets: BucketSet) {
+        arrivals.withLock { arrivals in
+            for (number, arrival) in arrivals.expected
+            where arrival.server == server && buckets.contains(arrival.bucket) {
+                arrivals.expected[number]?.isOvertaken = true
             }
         }
+    }
+
+    private func expectsOvertaken(_ server: Int) -> Bool {
+        arrivals.withLock { $0.expected.values.contains { $0.server == server && $0.isOvertaken } }
     }
 
     // MARK: Copies that are looked at again
@@ -180,7 +198,9 @@ final class PeerWatch: Sendable {
 
     /// The loss that this node is through with since the last call.
     func takeThrough(_ server: Int) -> UInt64? {
-        servers[server].state.withLock { state in
+        // A copy that was on its way when the memory was lost may be the only one.
+        if expectsOvertaken(server) { return nil }
+        return servers[server].state.withLock { state in
             guard let mark = state.unannounced, !state.doubtful.contains(where: \.isSwept) else { return nil }
             state.unannounced = nil
             return mark

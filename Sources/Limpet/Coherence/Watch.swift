@@ -77,7 +77,7 @@ extension SessionCoherence {
         // Buckets that are missing are made before the epochs are read: whoever finds none bumps nobody, but has raised the
         // epoch by then.
         let (buckets, changed) = try await changedBuckets(server, known)
-        if keeps(.r5) { watch.overtakeLoads(server, changed) }
+        if keeps(.r5) { watch.overtakeArrivals(server, changed) }
         if keeps(.r17) {
             try await compareEpochs(server, local.copies(on: server, in: changed), isSwept: isLost)
         }
