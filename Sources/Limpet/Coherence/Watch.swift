@@ -148,23 +148,24 @@ extension SessionCoherence {
 
     private func compareDoubtful(_ server: Int) async throws {
         let doubtful = watch.takeDoubtful(server, atMost: Self.recordsOfPoll)
-        var start = 0
-        do {
-            while start < doubtful.count {
-                let end = min(start + Self.recordsOfRead, doubtful.count)
-                try await compareRecords(server, Array(doubtful[start..<end]))
-                start = end
-            }
-        } catch {
-            for doubtful in doubtful[start...] { watch.lookAgain(server, doubtful, isBusy: true) }
-            throw error
+        let parts = stride(from: 0, to: doubtful.count, by: Self.recordsOfRead).map { start in
+            Array(doubtful[start..<min(start + Self.recordsOfRead, doubtful.count)])
+        }
+        try await withThrowingTaskGroup { group in
+            for part in parts { group.addTask { try await self.compareRecords(server, part) } }
+            try await group.waitForAll()
         }
         if let mark = watch.takeThrough(server) { await membership.noteThrough(server: server, mark: mark) }
     }
 
+    /// Looks at the records of some copies. Those that it did not get to, because the store failed, come with the next poll.
     private func compareRecords(_ server: Int, _ doubtful: [PeerWatch.Doubtful]) async throws {
         // Somebody may have removed them since.
         let doubtful = doubtful.filter { local.find($0.copy.id) === $0.copy }
+        var done = 0
+        defer {
+            for doubtful in doubtful[done...] { watch.lookAgain(server, doubtful, isBusy: true) }
+        }
         let results = await store.get(doubtful.flatMap { [$0.copy.keys.data, $0.copy.keys.epoch] })
         for (index, doubtful) in doubtful.enumerated() {
             let copy = doubtful.copy
@@ -174,6 +175,7 @@ extension SessionCoherence {
                 guard case .success(let session) = read else {
                     // One session's trouble: the request that needs it will say so.
                     copy.withState { $0.isSuspect = true }
+                    done = index + 1
                     continue
                 }
                 stored = session
@@ -193,6 +195,7 @@ extension SessionCoherence {
             case .republish:
                 if try await !putBack(copy) { watch.lookAgain(server, doubtful, isBusy: true) }
             }
+            done = index + 1
         }
     }
 
@@ -210,12 +213,8 @@ extension SessionCoherence {
     private func putBack(_ copy: SessionCopy) async throws -> Bool {
         guard let lease = locks.tryEnter(copy.id) else { return false }
         defer { extendLifetime(lease) }
-        guard local.find(copy.id) === copy else { return true }
-        let found = try await read(copy.keys)
-        let decision = WatchDecision(
-            stored: found.stored, counter: found.counter, copy: copy.snapshot.record, node: node,
-            now: clock.wallMilliseconds())
-        if case .republish = decision { _ = try await republish(copy) }
+        // Whoever has changed or ended it since has put something there, or raised the epoch: the put finds out.
+        if local.find(copy.id) === copy { _ = try await republish(copy) }
         return true
     }
 }
