@@ -152,8 +152,16 @@ public final class SessionManager: Service {
         }
     }
 
-    /// Ends the sessions that have expired in this node's memory and that no request is in.
+    /// Ends the sessions that have expired in this node's memory and that no request is in, and settles the changes of ids that
+    /// failed.
     func scavenge() async {
+        do {
+            try await coherence.settleRotations()
+        } catch {
+            logger.warning(
+                "A failed change of a session's id could not be undone; it is tried again later",
+                metadata: [LogKey.error: "\(error)", LogKey.node: "\(node)"])
+        }
         let expired = coherence.local.expired(
             at: clock.wallMilliseconds(), againAfter: Self.scavengeInterval.milliseconds)
         for copy in expired {

@@ -9,13 +9,21 @@ extension SessionCoherence {
 
     /// A session that is stored nowhere yet.
     func newCheckout() -> Checkout {
-        Checkout(newAt: clock.wallMilliseconds(), maxInactive: configuration.maxInactive.milliseconds)
+        Checkout(
+            newAt: clock.wallMilliseconds(), startedAt: clock.monotonicNanoseconds(),
+            maxInactive: configuration.maxInactive.milliseconds)
     }
 
     func complete(
         _ changes: SessionChanges, _ checkout: Checkout, _ presented: SessionCookie.Presented?
     ) async throws -> Answer {
         guard let copy = checkout.copy else {
+            if checkout.isReadOnly {
+                // The client has, or will have, its new cookie: this answer must not touch it. A log-out must not be acknowledged
+                // either, while the session lives under the new id.
+                guard changes.isEmpty else { throw Self.idChanged }
+                return .keepCookie
+            }
             return try await completeNew(changes, checkout, presented)
         }
         switch changes.ending {
@@ -23,8 +31,8 @@ extension SessionCoherence {
             // Its new id lives on, and the client has it by now, or will: nothing was ended.
             if try await end(copy.id, copy.keys, reason: .invalidated) == .before(.rotated) { throw Self.idChanged }
             return .expireCookie
-        case .rotates:
-            switch try await rotate(copy, changes) {
+        case .rotates(let oldIDReadable):
+            switch try await rotate(copy, changes, oldIDReadable: oldIDReadable) {
             case .renamed(let id): return .setCookie(id)
             case .gone(.rotated): throw Self.idChanged
             case .gone: return .expireCookie

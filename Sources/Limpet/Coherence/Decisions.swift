@@ -174,6 +174,15 @@ enum EndDecision {
     }
 }
 
+/// **R24**: whether the old id of a session whose id was changed still reads what the session was before.
+enum AliasRule {
+    /// The node that changed the id judges by its own clock. Another one's may be ahead: it adds the slack, so that the time is not
+    /// cut short. What is read longer for that is what the old id could read anyway.
+    static func isReadable(_ alias: Tombstone.Alias, by node: NodeIdentity, now: Int64, slack: Int64) -> Bool {
+        now < alias.readableUntil + (alias.record.home.name == node.name ? 0 : slack)
+    }
+}
+
 /// **R14**: whether the access time is saved with this request.
 enum AccessRule {
     static func isDue(accessedAt: Int64, savedAt: Int64, saveInterval: Int64) -> Bool {

@@ -1,4 +1,4 @@
-/// A session ends, or gets another id: rules R15 and R24.
+/// A session ends: rule R15.
 extension SessionCoherence {
     /// What a session's expiry was judged by. Whoever changed the session since has judged otherwise.
     struct Judged {
@@ -47,7 +47,7 @@ extension SessionCoherence {
     }
 
     /// One step towards the tombstone. `false` if the store has to be read again.
-    private func isBuried(
+    func isBuried(
         _ keys: SessionStoreKeys, _ tombstone: Tombstone, _ decision: EndDecision, _ token: StoreToken?
     ) async throws -> Bool {
         do {
@@ -105,7 +105,8 @@ extension SessionCoherence {
         }
         local.remove(copy)
         switch found.stored {
-        case .tombstone: return true
+        // An id that was changed may still be read.
+        case .tombstone(let tombstone): return tombstone.alias == nil
         // The expiry is that node's to judge.
         case .record(let record) where !judged.isAbout(record): return false
         // Gone from the store as well. Only if nobody has touched it since was it this node's to end.
@@ -113,91 +114,5 @@ extension SessionCoherence {
         case .record, nil:
             return try await end(copy.id, copy.keys, reason: .expired, judged: judged) != .not
         }
-    }
-
-    /// R24: stores the session under a fresh id, and puts a tombstone in the place of the old one.
-    ///
-    /// A change that another node commits to the old id meanwhile is carried over; once the tombstone is there, no more can
-    /// come.
-    ///
-    /// - Returns: the new id, or why the session has ended instead.
-    func rotate(_ copy: SessionCopy, _ changes: SessionChanges) async throws -> Rotated {
-        let tombstone = Tombstone(reason: .rotated)
-        let id = SessionID()
-        let keys = names.keys(of: id)
-        let old = copy.snapshot
-        let fresh = try await plant(renamed(old.record, changes), id: id, keys: keys)
-        do {
-            return try await retire(copy, old, for: fresh, changes, tombstone)
-        } catch {
-            // No client will ever know the new id: what the store has of it ends with its time to live.
-            local.remove(id)
-            throw error
-        }
-    }
-
-    /// The second half of R24: the tombstone in the place of the old id, after the new one was stored.
-    private func retire(
-        _ copy: SessionCopy, _ old: SessionCopy.State, for fresh: SessionCopy, _ changes: SessionChanges,
-        _ tombstone: Tombstone
-    ) async throws -> Rotated {
-        // From here on the old id is not read from memory: either the tombstone comes, or the next request finds out.
-        copy.withState { $0.isSuspect = true }
-        var token = old.token
-        let began = clock.monotonicNanoseconds()
-        for attempt in 0..<Self.attempts {
-            try await pause(before: attempt, since: began)
-            var decision = EndDecision.bury(old.record)
-            if token == nil || attempt > 0 {
-                let (stored, current) = try await readData(copy.keys)
-                token = current
-                decision = EndDecision(stored: stored, nonce: tombstone.nonce)
-                if case .lost(let other) = decision {
-                    local.remove(copy.id)
-                    try await end(fresh.id, fresh.keys, reason: .rotated)
-                    return .gone(other.reason)
-                }
-                if case .bury(let newer) = decision, newer.home != old.record.home || newer.epoch != old.record.epoch {
-                    guard case .stored = try await commitWhole(renamed(newer, changes), to: fresh) else {
-                        throw SessionError(.conflict, "the store lost the session while its id was changed")
-                    }
-                }
-            }
-            if try await isBuried(copy.keys, tombstone, decision, token) {
-                local.remove(copy.id)
-                statistics.commits.add(1)
-                return .renamed(fresh.id)
-            }
-            token = nil
-        }
-        throw tooManyConflicts()
-    }
-
-    /// What became of a session whose id was to change.
-    enum Rotated {
-        case renamed(SessionID)
-        case gone(Tombstone.Reason)
-    }
-
-    /// The record of the new id.
-    private func renamed(_ record: SessionRecord, _ changes: SessionChanges) -> SessionRecord {
-        var record = record
-        let now = clock.wallMilliseconds()
-        changes.apply(to: &record)
-        record.home = node
-        record.epoch = Epoch(wallMilliseconds: now)
-        record.cookieSetAt = now
-        return record
-    }
-
-    /// Writes a record over the one of an id that no client knows yet.
-    private func commitWhole(_ record: SessionRecord, to copy: SessionCopy) async throws -> Committed {
-        var changes = SessionChanges()
-        let current = copy.snapshot.record
-        for name in Set(current.attributes.keys).union(record.attributes.keys) {
-            changes.attributes.updateValue(record.attributes[name], forKey: name)
-        }
-        changes.maxInactive = record.maxInactive
-        return try await commit(changes, to: copy, cookieNamesThisNode: true)
     }
 }

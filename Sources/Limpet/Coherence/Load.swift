@@ -5,7 +5,7 @@ extension SessionCoherence {
     /// The sticky path ends in this function, without a store call and without suspension.
     func checkout(_ cookie: SessionCookie.Presented) async throws -> Checkout? {
         let now = clock.monotonicNanoseconds()
-        guard let copy = local.find(cookie.id) else { return try await load(cookie, copy: nil) }
+        guard let copy = local.find(cookie.id) else { return try await load(cookie, copy: nil, startedAt: now) }
         let decision = copy.withState { state in
             ReadDecision(
                 copy: .init(home: state.record.home, isSuspect: state.isSuspect, verifiedAt: state.verifiedAt),
@@ -15,12 +15,14 @@ extension SessionCoherence {
         }
         switch decision {
         case .trust:
-            return try await use(copy, cookie, source: .local)
+            return try await use(copy, cookie, source: .local, startedAt: now)
         case .verify:
-            guard try await verify(copy, at: now) else { return try await load(cookie, copy: copy) }
-            return try await use(copy, cookie, source: .verified)
+            guard try await verify(copy, at: now) else {
+                return try await load(cookie, copy: copy, startedAt: now)
+            }
+            return try await use(copy, cookie, source: .verified, startedAt: now)
         case .load:
-            return try await load(cookie, copy: copy)
+            return try await load(cookie, copy: copy, startedAt: now)
         }
     }
 
@@ -41,19 +43,21 @@ extension SessionCoherence {
 
     /// Starts the request on a copy that is known to be the session; ends the session if it has expired.
     private func use(
-        _ copy: SessionCopy, _ cookie: SessionCookie.Presented, source: Session.Source
+        _ copy: SessionCopy, _ cookie: SessionCookie.Presented, source: Session.Source, startedAt: UInt64
     ) async throws -> Checkout? {
         let now = clock.wallMilliseconds()
         let checkout = copy.withState { state -> Checkout? in
             guard state.record.expiresAt > now else { return nil }
             access(&state, at: now)
             return Checkout(
-                copy: copy, state: state, source: source, routeIsStale: !cookie.namesThisNode,
+                copy: copy, state: state, source: source, startedAt: startedAt, routeIsStale: !cookie.namesThisNode,
                 isAccessSaveDue: AccessRule.isDue(
                     accessedAt: state.record.accessedAt, savedAt: state.savedAt, saveInterval: saveIntervalMilliseconds)
             )
         }
-        guard let checkout else { return try await expire(copy) ? nil : try await load(cookie, copy: nil) }
+        guard let checkout else {
+            return try await expire(copy) ? nil : try await load(cookie, copy: nil, startedAt: startedAt)
+        }
         switch source {
         case .local: statistics.localHits.add(1)
         case .verified: statistics.verified.add(1)
@@ -69,7 +73,9 @@ extension SessionCoherence {
     }
 
     /// R3: reads the session from the store and brings it home to this node.
-    private func load(_ cookie: SessionCookie.Presented, copy: SessionCopy?) async throws -> Checkout? {
+    private func load(
+        _ cookie: SessionCookie.Presented, copy: SessionCopy?, startedAt: UInt64
+    ) async throws -> Checkout? {
         let keys = copy?.keys ?? names.keys(of: cookie.id)
         let arrival = watch.expect(keys)
         var loaded: SessionCopy?
@@ -89,9 +95,10 @@ extension SessionCoherence {
                 stored: found.stored, counter: found.counter, copy: copyState.map { republishable($0) },
                 cookieNamesThisNode: cookie.namesThisNode || search.hasAsked, now: now, tolerance: expiryTolerance)
             switch decision {
-            case .gone:
+            case .gone(let tombstone):
+                if try await undo(tombstone, cookie.id) { continue }
                 local.remove(cookie.id)
-                return nil
+                return readOnlyCheckout(tombstone, cookie.id, startedAt: startedAt)
             case .notFound:
                 if let copy { setAside(copy, counter: found.counter) }
                 guard try await mayBeElsewhere(cookie, keys, found, &search) else { return nil }
@@ -99,11 +106,14 @@ extension SessionCoherence {
                 began = clock.monotonicNanoseconds()
             case .expired(let record):
                 let judged = Judged(home: record.home, epoch: record.epoch)
-                if try await end(cookie.id, keys, reason: .expired, judged: judged) != .not { return nil }
+                switch try await end(cookie.id, keys, reason: .expired, judged: judged) {
+                case .not, .before(.rotated): continue
+                case .here, .before: return nil
+                }
             case .republish:
                 if let copy, try await republish(copy) {
                     statistics.loads.add(1)
-                    return try await use(copy, cookie, source: .store)
+                    return try await use(copy, cookie, source: .store, startedAt: startedAt)
                 }
             case .take(let record):
                 // This node, while it was home, may have seen more requests than it saved.
@@ -121,7 +131,8 @@ extension SessionCoherence {
                 if !isRoaming, record.home != node { statistics.takeovers.add(1) }
                 let state = taken.snapshot
                 return Checkout(
-                    copy: taken, state: state, source: .store, routeIsStale: !cookie.namesThisNode,
+                    copy: taken, state: state, source: .store, startedAt: startedAt,
+                    routeIsStale: !cookie.namesThisNode,
                     isAccessSaveDue: isAccessSaveDue(state))
             }
         }

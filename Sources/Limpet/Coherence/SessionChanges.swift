@@ -1,7 +1,9 @@
 /// What one request did to its session.
 struct SessionChanges: Sendable {
-    enum Ending: Sendable {
-        case stays, rotates, ends
+    enum Ending: Sendable, Equatable {
+        case stays
+        case rotates(oldIDReadable: Duration)
+        case ends
     }
 
     /// Attributes with other bytes than the request had found; `nil` for those it removed.
@@ -13,6 +15,8 @@ struct SessionChanges: Sendable {
     var newID: SessionID?
 
     var isDirty: Bool { !attributes.isEmpty || maxInactive != nil }
+    /// Whether the request has only read.
+    var isEmpty: Bool { !isDirty && ending == .stays }
 
     /// Puts this request's changes, and nothing else, on a record.
     func apply(to record: inout SessionRecord) {
@@ -27,6 +31,8 @@ struct Checkout: Sendable {
     let copy: SessionCopy?
     let id: SessionID?
     let source: Session.Source
+    /// Monotonic time.
+    let startedAt: UInt64
     let home: String?
     let epoch: Epoch?
     let createdAt: Int64
@@ -38,11 +44,15 @@ struct Checkout: Sendable {
     /// R14: the store's access time is older than the save interval.
     let isAccessSaveDue: Bool
 
+    /// The session's id was changed a moment ago, and this is what it was before.
+    var isReadOnly: Bool { copy == nil && id != nil }
+
     /// A session that is stored nowhere yet.
-    init(newAt now: Int64, maxInactive: Int64) {
+    init(newAt now: Int64, startedAt: UInt64, maxInactive: Int64) {
         copy = nil
         id = nil
         source = .new
+        self.startedAt = startedAt
         home = nil
         epoch = nil
         createdAt = now
@@ -53,12 +63,30 @@ struct Checkout: Sendable {
         isAccessSaveDue = false
     }
 
+    /// A session as it was before its id was changed.
+    init(readOnly record: SessionRecord, id: SessionID, startedAt: UInt64) {
+        copy = nil
+        self.id = id
+        source = .store
+        self.startedAt = startedAt
+        home = record.home.name
+        epoch = record.epoch
+        createdAt = record.createdAt
+        lastAccessedAt = record.accessedAt
+        maxInactive = record.maxInactive
+        attributes = record.attributes
+        routeIsStale = false
+        isAccessSaveDue = false
+    }
+
     init(
-        copy: SessionCopy, state: SessionCopy.State, source: Session.Source, routeIsStale: Bool, isAccessSaveDue: Bool
+        copy: SessionCopy, state: SessionCopy.State, source: Session.Source, startedAt: UInt64, routeIsStale: Bool,
+        isAccessSaveDue: Bool
     ) {
         self.copy = copy
         id = copy.id
         self.source = source
+        self.startedAt = startedAt
         home = state.record.home.name
         epoch = state.record.epoch
         createdAt = state.record.createdAt

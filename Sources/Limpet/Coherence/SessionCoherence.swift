@@ -26,6 +26,7 @@ final class SessionCoherence: Sendable {
     let refresh: TokenRefresh
     let watch: PeerWatch
     let membership = Membership()
+    let rotations = FailedRotations()
     let clock: any NodeClock
     let events: SessionEvents
     let statistics: SessionStatistics

@@ -13,6 +13,7 @@ final class SessionStatistics: Sendable {
     let localHits = Counter()
     let verified = Counter()
     let loads = Counter()
+    let oldIDReads = Counter()
     let takeovers = Counter()
     let created = Counter()
     let commits = Counter()
@@ -49,6 +50,8 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
     public var verified = 0
     /// Requests whose session was read from the store.
     public var loads = 0
+    /// Requests with an id that was changed a moment before, which read the session as it was.
+    public var oldIDReads = 0
     /// Sessions that came home here from another node, or from an earlier start of this one.
     public var takeovers = 0
     /// Sessions that were created here.
@@ -113,6 +116,7 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
         localHits = statistics.localHits.value
         verified = statistics.verified.value
         loads = statistics.loads.value
+        oldIDReads = statistics.oldIDReads.value
         takeovers = statistics.takeovers.value
         created = statistics.created.value
         commits = statistics.commits.value

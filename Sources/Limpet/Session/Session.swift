@@ -37,6 +37,11 @@ public final class Session: Sendable {
     /// How long this request waited in line for its session.
     public let lockWait: Duration
 
+    /// Whether the request came with an id that was changed a moment ago (``rotateID(oldIDReadable:)``): the session reads as it was
+    /// before. If the handler writes, changes the id or ends the session, the answer is 503 (``SessionError/Code/conflict``): the
+    /// client has its new cookie by then, and may try again.
+    public let isReadOnly: Bool
+
     /// Whether the session is stored nowhere yet. It will be once a value is written.
     public var isNew: Bool { source == .new }
 
@@ -50,7 +55,7 @@ public final class Session: Sendable {
         var maxInactive: Duration
         var maxInactiveChanged = false
         var changes: [String: Change] = [:]
-        var ending = Ending.none
+        var ending = SessionChanges.Ending.stays
         var isSealed = false
     }
 
@@ -59,12 +64,9 @@ public final class Session: Sendable {
         case remove
     }
 
-    private enum Ending {
-        case none, rotate, invalidate
-    }
-
     init(_ checkout: Checkout, lockWait: Duration, logger: Logger, statistics: SessionStatistics) {
         source = checkout.source
+        isReadOnly = checkout.isReadOnly
         home = checkout.home
         epoch = checkout.epoch?.value
         createdAt = Date(timeIntervalSince1970: Double(checkout.createdAt) / 1000)
@@ -130,16 +132,27 @@ public final class Session: Sendable {
     }
 
     /// Gives the session a fresh id with the response, and keeps its attributes: before every change of privilege, so that
-    /// an id that somebody planted or saw gains nothing. The old id leads nowhere from then on.
-    public func rotateID() {
+    /// an id that somebody planted or saw gains nothing. The old id never leads to the new one.
+    ///
+    /// A page's other requests may be under way with the old id. For a while it reads the session *as it was before this
+    /// request*: without writes (``isReadOnly``), and without a cookie in the answer.
+    ///
+    /// - Parameter oldIDReadable: how long. Ten seconds are longer than a page takes to send its requests; other nodes, whose clocks
+    ///   may differ, allow ten more. Zero where whoever has the old id must not even read: it is dead at once. Of several calls the
+    ///   shortest counts.
+    public func rotateID(oldIDReadable: Duration = .seconds(10)) {
         write("rotateID") { state in
-            if state.ending == .none { state.ending = .rotate }
+            switch state.ending {
+            case .stays: state.ending = .rotates(oldIDReadable: oldIDReadable)
+            case .rotates(let earlier): state.ending = .rotates(oldIDReadable: min(earlier, oldIDReadable))
+            case .ends: break
+            }
         }
     }
 
     /// Ends the session with the response, on all nodes. What this request writes is dropped.
     public func invalidate() {
-        write("invalidate") { $0.ending = .invalidate }
+        write("invalidate") { $0.ending = .ends }
     }
 
     private func value<Value>(of key: SessionKey<Value>, in state: borrowing State) -> Value? {
@@ -202,11 +215,7 @@ public final class Session: Sendable {
         }
         if state.maxInactiveChanged { changes.maxInactive = state.maxInactive.milliseconds }
         changes.newID = changes.attributes.isEmpty ? state.id : id
-        switch state.ending {
-        case .none: changes.ending = .stays
-        case .rotate: changes.ending = .rotates
-        case .invalidate: changes.ending = .ends
-        }
+        changes.ending = state.ending
         return changes
     }
 }

@@ -10,8 +10,9 @@
 
 /// What Limpet keeps in the shared store. Any language can read it.
 ///
-/// A reader keeps the fields of a record and of an attribute that it does not know, and writes them back. A change that an older reader could not live
-/// with needs a new wire version, which is part of every key's prefix.
+/// A reader keeps the fields of an entry with a record, of the record and of its attributes that it does not know, and writes them
+/// back. It writes nothing over an entry whose content it does not know. A change that an older reader could not live with needs a
+/// new wire version, which is part of every key's prefix.
 ///
 /// Swift code: protoc --swift_out=. --swift_opt=Visibility=Internal SessionRecord.proto
 
@@ -130,7 +131,7 @@ nonisolated struct WireRecord: Sendable {
 
   var expiresAt: Int64 = 0
 
-  /// Ordered by name, so that equal sessions have equal bytes.
+  /// Ordered by name, so that equal sessions have equal bytes. Of two with the same name the last one counts.
   var attributes: [WireAttribute] = []
 
   var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -166,6 +167,20 @@ nonisolated struct WireTombstone: Sendable {
   var nonceLow: UInt64 = 0
 
   var reason: WireTombstone.Reason = .unspecified
+
+  /// After a change of the id, unless it is to be dead at once: the session as it was before, which the old id reads and cannot
+  /// write. Its home is the node that changed the id.
+  var before: WireRecord {
+    get {_before ?? WireRecord()}
+    set {_before = newValue}
+  }
+  /// Returns true if `before` has been explicitly set.
+  var hasBefore: Bool {self._before != nil}
+  /// Clears the value of `before`. Subsequent reads from it will return its default value.
+  mutating func clearBefore() {self._before = nil}
+
+  /// Until when, by the clock of that node: milliseconds since 1970, UTC.
+  var readableUntil: Int64 = 0
 
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -214,6 +229,8 @@ nonisolated struct WireTombstone: Sendable {
   }
 
   init() {}
+
+  fileprivate var _before: WireRecord? = nil
 }
 
 /// The value of a/<H>.
@@ -428,7 +445,7 @@ nonisolated extension WireAttribute: SwiftProtobuf.Message, SwiftProtobuf._Messa
 
 nonisolated extension WireTombstone: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".Tombstone"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}nonce_high\0\u{3}nonce_low\0\u{1}reason\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}nonce_high\0\u{3}nonce_low\0\u{1}reason\0\u{1}before\0\u{3}readable_until\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -439,12 +456,18 @@ nonisolated extension WireTombstone: SwiftProtobuf.Message, SwiftProtobuf._Messa
       case 1: try { try decoder.decodeSingularFixed64Field(value: &self.nonceHigh) }()
       case 2: try { try decoder.decodeSingularFixed64Field(value: &self.nonceLow) }()
       case 3: try { try decoder.decodeSingularEnumField(value: &self.reason) }()
+      case 4: try { try decoder.decodeSingularMessageField(value: &self._before) }()
+      case 5: try { try decoder.decodeSingularInt64Field(value: &self.readableUntil) }()
       default: break
       }
     }
   }
 
   func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
     if self.nonceHigh != 0 {
       try visitor.visitSingularFixed64Field(value: self.nonceHigh, fieldNumber: 1)
     }
@@ -454,6 +477,12 @@ nonisolated extension WireTombstone: SwiftProtobuf.Message, SwiftProtobuf._Messa
     if self.reason != .unspecified {
       try visitor.visitSingularEnumField(value: self.reason, fieldNumber: 3)
     }
+    try { if let v = self._before {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
+    } }()
+    if self.readableUntil != 0 {
+      try visitor.visitSingularInt64Field(value: self.readableUntil, fieldNumber: 5)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -461,6 +490,8 @@ nonisolated extension WireTombstone: SwiftProtobuf.Message, SwiftProtobuf._Messa
     if lhs.nonceHigh != rhs.nonceHigh {return false}
     if lhs.nonceLow != rhs.nonceLow {return false}
     if lhs.reason != rhs.reason {return false}
+    if lhs._before != rhs._before {return false}
+    if lhs.readableUntil != rhs.readableUntil {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -27,14 +27,16 @@ struct SessionRecord: Sendable {
     /// Milliseconds without a request after which the session ends.
     var maxInactive: Int64
     var attributes: [String: Attribute]
-    /// What a newer version wrote: carried from read to write.
+    /// What a newer version wrote in the record, and beside it: carried from read to write.
     var unknownFields = UnknownStorage()
+    var unknownEntryFields = UnknownStorage()
 
     var expiresAt: Int64 { accessedAt + maxInactive }
 }
 
-/// A session that has ended: nothing is ever stored over it.
-struct Tombstone: Sendable, Hashable {
+/// A session that has ended, or whose id was changed: nothing is ever stored over it, but by who wrote it for a change of the id
+/// that then failed.
+struct Tombstone: Sendable {
     /// Tells its writer, after an unknown outcome, whether it was the one.
     struct Nonce: Sendable, Hashable {
         let high: UInt64
@@ -52,8 +54,17 @@ struct Tombstone: Sendable, Hashable {
         case unknown
     }
 
+    /// R24: the session as it was before its id was changed. The old id reads it for a while, and cannot write it.
+    struct Alias: Sendable {
+        /// Its home is the node that changed the id.
+        let record: SessionRecord
+        /// By the clock of that node, milliseconds since 1970.
+        let readableUntil: Int64
+    }
+
     var nonce = Nonce()
     let reason: Reason
+    var alias: Alias?
 }
 
 /// What `d/<H>` holds.
@@ -73,9 +84,10 @@ enum StoredSession: Sendable {
             throw StoreError(.corrupt, "the store answered with another key's value", mayHaveTakenEffect: false)
         }
         switch entry.content {
-        case .record(let record): self = .record(SessionRecord(record, unknownFields: record.unknownFields))
+        case .record(let record): self = .record(SessionRecord(record, entryFields: entry.unknownFields))
         case .tombstone(let tombstone): self = .tombstone(Tombstone(tombstone))
         case nil:
+            // Whether it is a session or the end of one, only a newer version can say: nothing is written over it.
             throw StoreError(
                 .corrupt, "a session's value is of a kind that this version does not know", mayHaveTakenEffect: false)
         }
@@ -85,7 +97,9 @@ enum StoredSession: Sendable {
         var entry = WireEntry()
         entry.keyHash = Data(keys.digest)
         switch self {
-        case .record(let record): entry.content = .record(WireRecord(record))
+        case .record(let record):
+            entry.content = .record(WireRecord(record))
+            entry.unknownFields = record.unknownEntryFields
         case .tombstone(let tombstone): entry.content = .tombstone(WireTombstone(tombstone))
         }
         return try encoded(entry)
@@ -132,11 +146,12 @@ private func encoded(_ message: some SwiftProtobuf.Message) throws(StoreError) -
 }
 
 extension SessionRecord {
-    fileprivate init(_ wire: WireRecord, unknownFields: UnknownStorage) {
+    fileprivate init(_ wire: WireRecord, entryFields: UnknownStorage = UnknownStorage()) {
         self.init(
             home: NodeIdentity(name: wire.home, incarnation: wire.incarnation), epoch: Epoch(wire.epoch),
             createdAt: wire.createdAt, accessedAt: wire.accessedAt, lastAccessedAt: wire.lastAccessedAt,
-            cookieSetAt: wire.cookieSetAt, maxInactive: wire.maxInactive, attributes: [:], unknownFields: unknownFields)
+            cookieSetAt: wire.cookieSetAt, maxInactive: wire.maxInactive, attributes: [:],
+            unknownFields: wire.unknownFields, unknownEntryFields: entryFields)
         for attribute in wire.attributes {
             attributes[attribute.name] = Attribute(
                 codec: attribute.codec, bytes: Array(attribute.value), unknownFields: attribute.unknownFields)
@@ -177,7 +192,8 @@ extension Tombstone {
             case .rotated: .rotated
             case .unspecified, .UNRECOGNIZED: .unknown
             }
-        self.init(nonce: Nonce(high: wire.nonceHigh, low: wire.nonceLow), reason: reason)
+        let alias = wire.hasBefore ? Alias(record: SessionRecord(wire.before), readableUntil: wire.readableUntil) : nil
+        self.init(nonce: Nonce(high: wire.nonceHigh, low: wire.nonceLow), reason: reason, alias: alias)
     }
 }
 
@@ -193,5 +209,9 @@ extension WireTombstone {
             case .rotated: .rotated
             case .unknown: .unspecified
             }
+        if let alias = tombstone.alias {
+            before = WireRecord(alias.record)
+            readableUntil = alias.readableUntil
+        }
     }
 }

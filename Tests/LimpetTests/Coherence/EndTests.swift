@@ -5,7 +5,7 @@ import Testing
 
 @testable import Limpet
 
-/// A session ends once, everywhere, and for good; or it changes its id.
+/// A session ends once, everywhere, and for good.
 struct EndTests {
     @Test func `a log-out on one node is final on the other, for old cookies as well`() async throws {
         let cluster = Cluster()
@@ -101,110 +101,6 @@ struct EndTests {
         let cookie = try #require(client.cookie)
         #expect(cookie != planted)
         try await a.request(Client(), cookie: planted) { #expect($0.isNew) }
-    }
-
-    @Test func `a change of the id keeps the attributes, and the old id leads nowhere`() async throws {
-        let cluster = Cluster()
-        let a = try cluster.node("a", saveInterval: .zero)
-        let b = try cluster.node("b", saveInterval: .zero)
-        let client = Client()
-        try await a.request(client) { $0[.count] = 1 }
-        let before = try #require(client.cookie)
-        try await a.request(client) { session in
-            session[.user] = "ann"
-            session.rotateID()
-        }
-        #expect(client.cookie != before)
-        for node in [a, b] {
-            try await node.request(client) { session in
-                #expect(session[.count] == 1)
-                #expect(session[.user] == "ann")
-            }
-            try await node.request(Client(), cookie: before) { #expect($0.isNew) }
-        }
-        #expect(a.events.all == ["created"])
-        #expect(a.sessions.statistics.sessionsInMemory == 1)
-    }
-
-    @Test func `a change on another node during the change of the id is carried over`() async throws {
-        let cluster = Cluster(tellsTokens: true)
-        let a = try cluster.node("a")
-        let b = try cluster.node("b")
-        let client = Client()
-        try await a.request(client) { $0[.count] = 1 }
-        let cookie = client.cookie
-        // a's put of the tombstone is its second put of a record.
-        a.store.next(.put, on: "d/", skipping: 1).runsFirst {
-            do {
-                try await b.request(Client(), cookie: cookie) { session in
-                    session[.other] = 8
-                    session[.count] = nil
-                }
-            } catch {
-                Issue.record(error)
-            }
-        }
-        try await a.request(client) { session in
-            session[.user] = "ann"
-            session.rotateID()
-        }
-        try await b.request(client) { session in
-            #expect(session[.user] == "ann")
-            #expect(session[.other] == 8)
-            #expect(session[.count] == nil)
-        }
-        try await b.request(Client(), cookie: cookie) { #expect($0.isNew) }
-    }
-
-    @Test(arguments: [true, false])
-    func `a change of the id that is not answered is found out`(happened: Bool) async throws {
-        let cluster = Cluster()
-        let a = try cluster.node("a")
-        let client = Client()
-        try await a.request(client) { $0[.count] = 1 }
-        let before = client.cookie
-        if happened {
-            a.store.next(.put, on: "d/", skipping: 1).failsAfterEffect()
-        } else {
-            a.store.next(.put, on: "d/", skipping: 1).fails(.timeout, mayHaveTakenEffect: true)
-        }
-        try await a.request(client) { $0.rotateID() }
-        try await a.request(client) { #expect($0[.count] == 1) }
-        try await a.request(Client(), cookie: before) { #expect($0.isNew) }
-    }
-
-    @Test func `a session that ends elsewhere while its id changes has ended`() async throws {
-        let cluster = Cluster()
-        let a = try cluster.node("a")
-        let b = try cluster.node("b")
-        let client = Client()
-        try await a.request(client) { $0[.count] = 1 }
-        let cookie = client.cookie
-        try await a.request(client) { session in
-            try await b.request(Client(), cookie: cookie) { $0.invalidate() }
-            session.rotateID()
-        }
-        #expect(client.cookie == nil)
-        #expect(a.events.all + b.events.all == ["created", "invalidated"])
-        #expect(a.sessions.statistics.sessionsInMemory == 0)
-    }
-
-    @Test func `a write to an old id whose change is not here yet fails, and leaves the new cookie alone`() async throws
-    {
-        let cluster = Cluster()
-        let a = try cluster.node("a")
-        let b = try cluster.node("b")
-        let client = Client()
-        try await a.request(client) { $0[.count] = 1 }
-        let cookie = client.cookie
-        let error = await #expect(throws: SessionError.self) {
-            try await a.request(Client(), cookie: cookie) { session in
-                try await b.request(client) { $0.rotateID() }
-                session[.count] = 2
-            }
-        }
-        #expect(error?.code == .conflict)
-        try await b.request(client) { #expect($0[.count] == 1) }
     }
 
     @Test func `a session that nobody asks for ends, and tells it once`() async throws {
