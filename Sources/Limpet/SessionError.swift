@@ -6,7 +6,7 @@ public struct SessionError: Error, Sendable, CustomStringConvertible {
     /// What went wrong. New codes may be added: a `switch` needs a default.
     public struct Code: Sendable, Hashable, CustomStringConvertible {
         private enum Name: String {
-            case lockTimeout, storeUnavailable, outcomeUnknown, conflict, tooLarge, notEncodable
+            case lockTimeout, storeUnavailable, outcomeUnknown, conflict, requestTooLong, tooLarge, notEncodable
         }
 
         private let name: Name
@@ -22,6 +22,8 @@ public struct SessionError: Error, Sendable, CustomStringConvertible {
         public static let outcomeUnknown = Self(name: .outcomeUnknown)
         /// Other nodes changed the session again and again, or it moved while the request had it.
         public static let conflict = Self(name: .conflict)
+        /// The request has had its session for longer than `session.maxRequestSeconds`: nothing of what it did is kept.
+        public static let requestTooLong = Self(name: .requestTooLong)
         /// The session is larger than the store takes.
         public static let tooLarge = Self(name: .tooLarge)
         /// A value that the handler set cannot be encoded.

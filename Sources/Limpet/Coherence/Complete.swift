@@ -24,8 +24,10 @@ extension SessionCoherence {
                 guard changes.isEmpty else { throw Self.idChanged }
                 return .keepCookie
             }
+            try refuseIfTooLong(changes, checkout)
             return try await completeNew(changes, checkout, presented)
         }
+        try refuseIfTooLong(changes, checkout)
         switch changes.ending {
         case .ends:
             // Its new id lives on, and the client has it by now, or will: nothing was ended.
@@ -45,7 +47,7 @@ extension SessionCoherence {
             case .gone: return .expireCookie
             }
         case .stays:
-            if checkout.isAccessSaveDue { await saveAccessTime(copy) }
+            if checkout.isAccessSaveDue, !isTooLong(checkout) { await saveAccessTime(copy) }
             // Where any node may be asked the route says who put it there last, so that one may put it back.
             return checkout.routeIsStale && !isRoaming ? .setCookie(copy.id) : .keepCookie
         }
@@ -54,6 +56,18 @@ extension SessionCoherence {
     /// The client has another id by now, which this answer must not take from it; but what this request did is nowhere.
     private static let idChanged = SessionError(
         .conflict, "the session's id was changed while this request had it")
+
+    /// Tombstones are kept for as long as a request may take that found the session before it ended: one that takes longer writes
+    /// nothing. A request that has only read asks no clock.
+    private func refuseIfTooLong(_ changes: SessionChanges, _ checkout: Checkout) throws(SessionError) {
+        guard !changes.isEmpty, isTooLong(checkout) else { return }
+        throw SessionError(
+            .requestTooLong, "the request has had its session for longer than \(configuration.maxRequest)")
+    }
+
+    private func isTooLong(_ checkout: Checkout) -> Bool {
+        clock.monotonicNanoseconds() - checkout.startedAt > configuration.maxRequest.nanoseconds
+    }
 
     /// Nothing was stored when the request came: it is now, if the handler wrote a value.
     private func completeNew(
