@@ -54,6 +54,62 @@ struct MergeTests {
         }
     }
 
+    @Test func `of a write and a removal of one attribute the later commit wins`() async throws {
+        let cluster = Cluster()
+        let a = try cluster.node("a")
+        let b = try cluster.node("b")
+        let client = Client()
+        try await a.request(client) { session in
+            session[.count] = 1
+            session[.other] = 1
+        }
+        // b commits first, in the middle of a's request.
+        try await meet(
+            a, b, client,
+            onA: { session in
+                session[.count] = nil
+                session[.other] = 2
+            },
+            onB: { session in
+                session[.count] = 7
+                session[.other] = nil
+            })
+        for node in [a, b] {
+            try await node.request(client) { session in
+                #expect(session[.count] == nil)
+                #expect(session[.other] == 2)
+            }
+        }
+    }
+
+    @Test func `what a request only read, or set to what it was, is not put on another node's change`() async throws {
+        let cluster = Cluster()
+        let a = try cluster.node("a")
+        let b = try cluster.node("b")
+        let client = Client()
+        try await a.request(client) { session in
+            session[.count] = 1
+            session[.other] = 1
+        }
+        try await meet(
+            a, b, client,
+            onA: { session in
+                #expect(session[.other] == 1)
+                session[.count] = 1
+                session[SessionKey<Int>("never there")] = nil
+                session[.user] = "ann"
+            },
+            onB: { session in
+                session[.count] = nil
+                session[.other] = 2
+            })
+        try await b.request(client) { session in
+            #expect(session[.count] == nil)
+            #expect(session[.other] == 2)
+            #expect(session[.user] == "ann")
+        }
+    }
+
     @Test func `of two writes to one attribute the later commit wins`() async throws {
         let cluster = Cluster()
         let a = try cluster.node("a")
