@@ -14,7 +14,7 @@ public import ServiceLifecycle
 public final class SessionManager: Service {
     private let cookie: SessionCookie
     private let locks: SessionLocks
-    private let coherence: SessionCoherence
+    let coherence: SessionCoherence
     private let counters: SessionStatistics
     private let clock: any NodeClock
     private let logger: Logger
@@ -111,6 +111,9 @@ public final class SessionManager: Service {
         return response
     }
 
+    /// This node and the others, and what concerns all their sessions.
+    public var cluster: SessionCluster { SessionCluster(coherence) }
+
     /// What the sessions of this node did since it started, and how many are in memory.
     public var statistics: SessionStatisticsSnapshot {
         SessionStatisticsSnapshot(
@@ -129,6 +132,7 @@ public final class SessionManager: Service {
             group.addTask { await self.coherence.refresh.run() }
             group.addTask { await self.coherence.runWatch() }
             group.addTask { await self.endExpired() }
+            group.addTask { await self.coherence.membership.run() }
         }
     }
 

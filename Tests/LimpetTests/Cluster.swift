@@ -18,7 +18,8 @@ struct Cluster: Sendable {
 
     /// A node; made again under the same name it is a restart.
     func node(
-        _ name: String, saveInterval: Duration = .seconds(60), _ change: (inout SessionConfiguration) -> Void = { _ in }
+        _ name: String, saveInterval: Duration = .seconds(60), breaking: Rule? = nil, log: LogLines = LogLines(),
+        _ change: (inout SessionConfiguration) -> Void = { _ in }
     ) throws -> Node {
         var configuration = SessionConfiguration()
         configuration.node = name
@@ -31,8 +32,9 @@ struct Cluster: Sendable {
             sessions: try SessionManager(
                 store: store, configuration: configuration,
                 events: SessionEvents(
-                    created: { _ in ends.add("created") }, destroyed: { _, end in ends.add("\(end)") }),
-                clock: clock, logger: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })))
+                    created: { _ in ends.add("created") }, destroyed: { _, end in ends.add("\(end)") },
+                    cleared: { ends.add("cleared") }),
+                clock: clock, logger: Logger(label: "test", factory: { _ in log }), breaking: breaking))
     }
 }
 

@@ -180,6 +180,7 @@ extension SessionCoherence {
 
     /// R16: stores a new session, under an id that nobody else has. The epoch comes first: whoever finds the record finds it.
     func create(_ changes: SessionChanges, at createdAt: Int64, maxInactive: Int64) async throws -> SessionID {
+        try await membership.awaitGeneration()
         let id = changes.newID ?? SessionID()
         var record = SessionRecord(
             home: node, epoch: Epoch(wallMilliseconds: clock.wallMilliseconds()), createdAt: createdAt,

@@ -28,6 +28,8 @@ extension SessionCoherence {
             return try await completeNew(changes, checkout, presented)
         }
         try refuseIfTooLong(changes, checkout)
+        // R20: it ended together with all others while this request had it.
+        guard copy.keys.generation == names.generation else { return .expireCookie }
         switch changes.ending {
         case .ends:
             // Its new id lives on, and the client has it by now, or will: nothing was ended.

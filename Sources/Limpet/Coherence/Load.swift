@@ -76,6 +76,7 @@ extension SessionCoherence {
     private func load(
         _ cookie: SessionCookie.Presented, copy: SessionCopy?, startedAt: UInt64
     ) async throws -> Checkout? {
+        if copy == nil { try await membership.awaitGeneration() }
         let keys = copy?.keys ?? names.keys(of: cookie.id)
         let arrival = watch.expect(keys)
         var loaded: SessionCopy?

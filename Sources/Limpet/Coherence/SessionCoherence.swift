@@ -25,7 +25,7 @@ final class SessionCoherence: Sendable {
     let local = LocalSessions()
     let refresh: TokenRefresh
     let watch: PeerWatch
-    let membership = Membership()
+    let membership: Membership
     let rotations = FailedRotations()
     let clock: any NodeClock
     let events: SessionEvents
@@ -49,6 +49,9 @@ final class SessionCoherence: Sendable {
         watch = PeerWatch(
             servers: store.serverCount, node: node.name, names: names, interval: configuration.peerPoll)
         isRoaming = configuration.mode == .roaming
+        membership = Membership(
+            node: node, store: store, names: names, local: local, poll: configuration.peerPoll, clock: clock,
+            events: events, logger: logger, broken: broken)
         self.clock = clock
         self.events = events
         self.statistics = statistics

@@ -35,12 +35,13 @@ final class StoreNames: Sendable {
         set { currentGeneration.store(newValue, ordering: .releasing) }
     }
 
-    func keys(of id: SessionID) -> SessionStoreKeys { keys(ofDigest: id.digest) }
+    func keys(of id: SessionID) -> SessionStoreKeys { keys(ofDigest: id.digest, generation: generation) }
 
-    func keys(ofDigest digest: [UInt8]) -> SessionStoreKeys {
+    func keys(ofDigest digest: [UInt8], generation: UInt64) -> SessionStoreKeys {
         let group = digest.base64url
         return SessionStoreKeys(
-            start: "\(start)\(generation):\(scope):", digest: digest, group: group, server: servers(group))
+            start: "\(start)\(generation):\(scope):", generation: generation, digest: digest, group: group,
+            server: servers(group))
     }
 
     /// A node's change counter for all sessions of a server.
@@ -78,6 +79,8 @@ final class StoreNames: Sendable {
 
 /// The store's keys of one session. All of them live on one server.
 struct SessionStoreKeys: Sendable {
+    /// How often all sessions had been ended when the keys were made: those of an earlier generation lead nowhere.
+    let generation: UInt64
     /// SHA-256 of the id. Stands in the record, so that another key's value is noticed.
     let digest: [UInt8]
     /// The number of the server that the keys live on.
@@ -89,7 +92,8 @@ struct SessionStoreKeys: Sendable {
     /// The access time, written on the save interval without touching the record.
     let access: StoreKey
 
-    init(start: String, digest: [UInt8], group: String, server: Int) {
+    init(start: String, generation: UInt64, digest: [UInt8], group: String, server: Int) {
+        self.generation = generation
         self.digest = digest
         self.server = server
         data = StoreKey("\(start)d/\(group)", placement: .group(group))

@@ -22,6 +22,8 @@ final class LocalSessions: Sendable {
         /// One entry for each slot, and some that are of no slot any more. A session that was used since is put back in its
         /// new place when its old one comes.
         var expiry = Heap<Due>()
+        /// Copies of another one were ended with all others, and are not kept.
+        var generation: UInt64 = 0
     }
 
     private final class Shard: Sendable { let contents = Locked(Contents()) }
@@ -40,9 +42,12 @@ final class LocalSessions: Sendable {
     }
 
     /// Keeps a copy. One that is kept already takes a new place in the index only if it expires earlier now.
+    ///
+    /// A copy of another generation is not kept: a request that had it may still be on its way to here.
     func insert(_ copy: SessionCopy) {
         let due = copy.withState { $0.record.expiresAt }
         shard(copy.id).contents.withLock { contents in
+            guard copy.keys.generation == contents.generation else { return }
             if let slot = contents.slots[copy.id], slot.copy === copy, slot.due <= due { return }
             contents.slots[copy.id] = Slot(copy: copy, due: due)
             contents.expiry.insert(Due(at: due, id: copy.id))
@@ -77,6 +82,17 @@ final class LocalSessions: Sendable {
             }
         }
         return copies
+    }
+
+    /// Forgets all copies of other generations, and takes none of them from now on.
+    func removeAll(exceptOf generation: UInt64) {
+        for shard in shards {
+            shard.contents.withLock { contents in
+                contents.generation = generation
+                contents.slots = contents.slots.filter { $0.value.copy.keys.generation == generation }
+                contents.expiry = Heap(contents.slots.map { Due(at: $1.due, id: $0) })
+            }
+        }
     }
 
     var count: Int { shards.reduce(0) { $0 + $1.contents.withLock { $0.slots.count } } }

@@ -2,6 +2,8 @@
 enum LogKey {
     static let attribute = "limpet.attribute"
     static let error = "limpet.error"
+    static let milliseconds = "limpet.milliseconds"
     static let node = "limpet.node"
+    static let peer = "limpet.peer"
     static let server = "limpet.server"
 }

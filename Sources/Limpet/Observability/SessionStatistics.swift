@@ -36,6 +36,7 @@ final class SessionStatistics: Sendable {
     let storePuts = Counter()
     let storeIncrements = Counter()
     let storeTouches = Counter()
+    let storeDeletes = Counter()
     private let failedNames = Locked<Set<String>>([])
 
     /// Whether an attribute of this name is the first of its name that could not be decoded: it is said once.
@@ -105,10 +106,12 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
         public var increment = 0
         /// Renewals of a time to live.
         public var touch = 0
+        /// Deletions.
+        public var delete = 0
 
         /// All calls together.
         public var total: Int {
-            return self.get + put + increment + touch
+            return self.get + put + increment + touch + delete
         }
     }
 
@@ -137,7 +140,8 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
         storeOutages = statistics.storeOutages.value
         storeOperations = StoreOperations(
             get: statistics.storeGets.value, put: statistics.storePuts.value,
-            increment: statistics.storeIncrements.value, touch: statistics.storeTouches.value)
+            increment: statistics.storeIncrements.value, touch: statistics.storeTouches.value,
+            delete: statistics.storeDeletes.value)
         self.sessionsInMemory = sessionsInMemory
         self.sessionsEntered = sessionsEntered
     }

@@ -15,13 +15,18 @@ public struct SessionEvents: Sendable {
     public var created: @Sendable (SessionID) -> Void
     /// A session ended. A change of its id tells neither.
     public var destroyed: @Sendable (SessionID, End) -> Void
+    /// All sessions of the cluster were ended at once, by ``SessionCluster/clear()``. Told once on each node for each time;
+    /// `destroyed` is not told for them.
+    public var cleared: @Sendable () -> Void
 
-    /// Both are called on the request's thread and must not block.
+    /// They are called on the request's thread, or the one that watches the store, and must not block.
     public init(
         created: @escaping @Sendable (SessionID) -> Void = { _ in },
-        destroyed: @escaping @Sendable (SessionID, End) -> Void = { _, _ in }
+        destroyed: @escaping @Sendable (SessionID, End) -> Void = { _, _ in },
+        cleared: @escaping @Sendable () -> Void = {}
     ) {
         self.created = created
         self.destroyed = destroyed
+        self.cleared = cleared
     }
 }

@@ -136,7 +136,7 @@ struct AccessTime: Sendable {
     }
 }
 
-private func encoded(_ message: some SwiftProtobuf.Message) throws(StoreError) -> [UInt8] {
+func encoded(_ message: some SwiftProtobuf.Message) throws(StoreError) -> [UInt8] {
     do {
         return try message.serializedBytes()
     } catch {

@@ -143,6 +143,17 @@ final class StoreGuard: Sendable {
         }
     }
 
+    func delete(_ key: StoreKey, ifUnchangedSince token: StoreToken? = nil) async throws(StoreError) -> StoreDelete {
+        let condition = token.map { StoreCondition.unchanged(since: $0) } ?? .always
+        return try await change(key, condition: condition) { () async throws(StoreError) -> StoreDelete in
+            statistics.storeDeletes.add(1)
+            return try await store.delete(key, ifUnchangedSince: token)
+        }
+    }
+
+    /// The number of the server that a key lives on.
+    func number(ofServerOf key: StoreKey) -> Int? { server(of: key)?.number }
+
     /// Puts a value that nobody else would write, if the key is absent, and finds out what became of it: a put whose outcome
     /// is unknown is repeated, and a conflict may be with oneself.
     func putIfAbsent(
