@@ -32,7 +32,7 @@ struct Cluster: Sendable {
             sessions: try SessionManager(
                 store: store, configuration: configuration,
                 events: SessionEvents(
-                    created: { _ in ends.add("created") }, destroyed: { _, end in ends.add("\(end)") },
+                    created: { ends.add("created", $0) }, destroyed: { ends.add("\($1)", $0) },
                     cleared: { ends.add("cleared") }),
                 clock: clock, logger: Logger(label: "test", factory: { _ in log }), breaking: breaking))
     }
@@ -138,9 +138,11 @@ final class Client: Sendable {
 
 /// What the nodes told the application.
 final class EventLog: Sendable {
-    private let names = Locked<[String]>([])
-    var all: [String] { names.withLock { $0 } }
-    func add(_ name: String) { names.withLock { $0.append(name) } }
+    private let events = Locked<[(name: String, session: SessionFingerprint?)]>([])
+    var all: [String] { events.withLock { $0.map(\.name) } }
+    /// The sessions that were told of, in order.
+    var sessions: [SessionFingerprint] { events.withLock { $0.compactMap(\.session) } }
+    func add(_ name: String, _ session: SessionFingerprint? = nil) { events.withLock { $0.append((name, session)) } }
 }
 
 extension SessionKey<Int> {

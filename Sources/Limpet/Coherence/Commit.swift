@@ -187,10 +187,11 @@ extension SessionCoherence {
             accessedAt: createdAt, lastAccessedAt: createdAt, cookieSetAt: createdAt, maxInactive: maxInactive,
             attributes: [:])
         changes.apply(to: &record)
-        try await plant(record, id: id, keys: names.keys(of: id))
+        let keys = names.keys(of: id)
+        try await plant(record, id: id, keys: keys)
         statistics.created.add(1)
         statistics.commits.add(1)
-        events.created(id)
+        events.created(SessionFingerprint(keys))
         return id
     }
 

@@ -39,7 +39,7 @@ extension SessionCoherence {
             // A change of the id ends no session.
             if reason != .rotated {
                 statistics.destroyed.add(1)
-                events.destroyed(id, reason == .expired ? .expired : .invalidated)
+                events.destroyed(SessionFingerprint(keys), reason == .expired ? .expired : .invalidated)
             }
             return .here
         }

@@ -88,6 +88,9 @@ public final class Session: Sendable {
         }
     }
 
+    /// What stands for the session where its id must not: in logs and databases. It changes with the id.
+    public var fingerprint: SessionFingerprint { SessionFingerprint(id) }
+
     /// How long the session lives without a request; `session.maxInactiveSeconds` unless set. At least a millisecond.
     public var maxInactive: Duration {
         get { state.withLock { $0.maxInactive } }

@@ -1,7 +1,10 @@
 /// What an application is told about the lives of its sessions.
 ///
-/// Each session's beginning and end is told once, on the node where it happens, after the store acknowledged it. A session
-/// that ends while no node has it in memory is not told yet.
+/// Each session's beginning and end is told once, on the node where it happens, after the store acknowledged it. It is told by the
+/// session's fingerprint, not by its id: that is safe to keep, and the node that finds a session expired may never have known the id.
+/// ``Session/fingerprint`` is what a handler keeps beside what belongs to the session.
+///
+/// A session that ends while no node has it in memory is not told yet.
 public struct SessionEvents: Sendable {
     /// Why a session ended.
     public enum End: Sendable, Hashable {
@@ -12,17 +15,17 @@ public struct SessionEvents: Sendable {
     }
 
     /// A session was stored for the first time.
-    public var created: @Sendable (SessionID) -> Void
-    /// A session ended. A change of its id tells neither.
-    public var destroyed: @Sendable (SessionID, End) -> Void
+    public var created: @Sendable (SessionFingerprint) -> Void
+    /// A session ended. A change of its id tells neither; the fingerprint at the end is that of the last id.
+    public var destroyed: @Sendable (SessionFingerprint, End) -> Void
     /// All sessions of the cluster were ended at once, by ``SessionCluster/clear()``. Told once on each node for each time;
     /// `destroyed` is not told for them.
     public var cleared: @Sendable () -> Void
 
     /// They are called on the request's thread, or the one that watches the store, and must not block.
     public init(
-        created: @escaping @Sendable (SessionID) -> Void = { _ in },
-        destroyed: @escaping @Sendable (SessionID, End) -> Void = { _, _ in },
+        created: @escaping @Sendable (SessionFingerprint) -> Void = { _ in },
+        destroyed: @escaping @Sendable (SessionFingerprint, End) -> Void = { _, _ in },
         cleared: @escaping @Sendable () -> Void = {}
     ) {
         self.created = created
