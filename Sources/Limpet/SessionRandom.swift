@@ -2,17 +2,23 @@
 /// that follows from a seed.
 struct SessionRandom: RandomNumberGenerator {
     mutating func next() -> UInt64 {
-        guard let numbers = RandomSource.numbers else {
+        guard let source = RandomSource.current else {
             var system = SystemRandomNumberGenerator()
             return system.next()
         }
-        return numbers()
+        return source.next()
     }
 }
 
-/// What stands in for the system's random numbers in a task and its children; tests alone set it.
-package enum RandomSource {
-    @TaskLocal package static var numbers: (@Sendable () -> UInt64)?
+/// What stands in for the system's random numbers in a task and its children. Tests alone make one.
+package final class RandomSource: Sendable {
+    @TaskLocal package static var current: RandomSource?
+
+    fileprivate let next: @Sendable () -> UInt64
+
+    package init(_ next: @escaping @Sendable () -> UInt64) {
+        self.next = next
+    }
 }
 
 extension FixedWidthInteger where Self: UnsignedInteger {

@@ -1,0 +1,352 @@
+/// What a history shows to be broken.
+package struct Violation: Sendable, CustomStringConvertible {
+    /// What must always hold.
+    package enum Point: Int, Sendable, CaseIterable {
+        /// What was acknowledged is there.
+        case acknowledged = 1
+        /// No answer is older than what its client has seen or written, nor older than promised to anybody.
+        case fresh
+        /// Each session is linearizable.
+        case linearizable
+        /// Writes to different attributes do not overwrite each other.
+        case attributes
+        /// A session that ended does not come back.
+        case ended
+        /// `created` and `destroyed` are told once.
+        case events
+        /// Keys do not outlive their session.
+        case keys
+        /// What the client was told not to be stored is not.
+        case refused
+        /// The cluster answers, in the end.
+        case progress
+    }
+
+    package let point: Point
+    package let message: String
+    /// The numbers of the requests that show it.
+    package let operations: [Int]
+
+    package init(_ point: Point, _ message: String, operations: [Int]) {
+        self.point = point
+        self.message = message
+        self.operations = operations
+    }
+
+    package var description: String {
+        "\(point): \(message)" + (operations.isEmpty ? "" : " (\(operations.map { "#\($0)" }.joined(separator: ", ")))")
+    }
+}
+
+/// A documented exception that a history made use of.
+package enum Excuse: String, Sendable, CaseIterable {
+    /// Nobody knows whether the session was ended or got another id: the answer was lost, or its node died.
+    case endUnknown
+    /// The node that had the session in memory died, and nobody else was to tell of its end.
+    case homeDied
+}
+
+/// What a history shows.
+package struct Verdict: Sendable {
+    package var violations: [Violation] = []
+    package var excuses: [Excuse: Int] = [:]
+    package init() {}
+
+    mutating func excuse(_ excuse: Excuse) { excuses[excuse, default: 0] += 1 }
+}
+
+/// Judges a history by what must always hold, whatever the schedule and the faults, from what clients asked and were told
+/// alone.
+///
+/// A session is one whole with all its ids. Values are unique, so that a read tells which write it saw. A write whose outcome
+/// is unknown may have happened at any moment until its node was done with it; or later, as a message on its way, but never
+/// over a change that began after that: a conditional write fences it.
+package struct HistoryChecker {
+    let history: History
+    let bounds: History.Bounds
+    var verdict = Verdict()
+    /// The ids of each session, by all of its ids.
+    let sessions: SessionIndex
+
+    package static func check(_ history: History) -> Verdict {
+        var checker = HistoryChecker(history: history, bounds: history.bounds, sessions: SessionIndex(history))
+        for session in checker.sessions.all {
+            checker.checkReads(session)
+            checker.checkPresence(session)
+            checker.checkEvents(session)
+            if history.bounds.isLinearizable { checker.checkOrder(session) }
+        }
+        checker.checkKeys()
+        checker.checkProgress()
+        return checker.verdict
+    }
+
+    mutating func violation(_ point: Violation.Point, _ message: String, _ operations: Int...) {
+        verdict.violations.append(Violation(point, message, operations: operations))
+    }
+
+    subscript(number: Int) -> History.Operation { history.operations[number] }
+}
+
+/// Which requests were in which session.
+struct SessionIndex {
+    struct Session {
+        var ids: [String]
+        /// The request that made it.
+        var creation: Int?
+        /// All requests that brought one of its ids, and the one that made it.
+        var operations: [Int]
+        /// When an id was given up for another one, with the request that did it.
+        var renamed: [String: Int]
+    }
+
+    private(set) var all: [Session] = []
+
+    init(_ history: History) {
+        var sessionOf: [String: Int] = [:]
+        for (number, operation) in history.operations.enumerated() {
+            if let given = operation.given, sessionOf[given] == nil {
+                if operation.rotates, operation.found, let old = operation.presented, let session = sessionOf[old] {
+                    sessionOf[given] = session
+                    all[session].ids.append(given)
+                    all[session].renamed[old] = number
+                } else {
+                    sessionOf[given] = all.count
+                    all.append(Session(ids: [given], creation: number, operations: [number], renamed: [:]))
+                }
+            }
+        }
+        for (number, operation) in history.operations.enumerated() {
+            guard let id = operation.presented, let session = sessionOf[id] else { continue }
+            all[session].operations.append(number)
+        }
+        for index in all.indices { all[index].operations.sort() }
+    }
+}
+
+// MARK: Reads
+
+extension HistoryChecker {
+    /// Requests whose changes may be in the session.
+    private func writers(_ session: SessionIndex.Session) -> [Int] {
+        session.operations.filter { number in
+            let operation = self[number]
+            guard !operation.writes.isEmpty, operation.outcome == .answered else { return !operation.writes.isEmpty }
+            // Of a session that had ended before it could be written to, the client was told so.
+            return session.creation == number || operation.found && !operation.expiredCookie
+        }
+    }
+
+    /// 1, 2, 4: what a request read was never older than what had to be there.
+    fileprivate mutating func checkReads(_ session: SessionIndex.Session) {
+        let writers = writers(session)
+        let attributes = Set(writers.flatMap { self[$0].writes.map(\.attribute) }).sorted()
+        for reader in session.operations where self[reader].outcome == .answered && self[reader].found {
+            for attribute in attributes { checkRead(of: attribute, by: reader, writers: writers, session) }
+        }
+    }
+
+    private func value(_ attribute: String, of number: Int) -> Int?? {
+        self[number].writes.last { $0.attribute == attribute }.map(\.value)
+    }
+
+    private mutating func checkRead(
+        of attribute: String, by reader: Int, writers: [Int], _ session: SessionIndex.Session
+    ) {
+        let read = self[reader]
+        let value = read.read[attribute]
+        let here = writers.filter { self.value(attribute, of: $0) != nil }
+        // Where the value may come from: `nil` is the beginning.
+        var sources: [Int?] = here.filter { self.value(attribute, of: $0) == .some(value) && $0 != reader }
+        if value == nil { sources.append(nil) }
+        guard !sources.isEmpty else {
+            return violation(.attributes, "\(attribute) has a value that nobody wrote", reader)
+        }
+        var newer: Int?
+        let isRight = sources.contains { source in
+            if let source {
+                let write = self[source]
+                guard write.invoked < read.answered else { return false }
+                guard write.outcome != .refused else {
+                    newer = nil
+                    return false
+                }
+            }
+            newer = here.first { isOverwritten(source, by: $0, for: reader, attribute, session) }
+            return newer == nil
+        }
+        guard !isRight else { return }
+        guard let newer else {
+            return violation(.refused, "\(attribute) has a value that was refused or not written yet", reader)
+        }
+        let isOwn = self[newer].jar == read.jar
+        let sourceText = value.map(String.init) ?? "nothing"
+        violation(
+            isOwn ? .fresh : .acknowledged,
+            "\(attribute) is \(sourceText), though \(self.value(attribute, of: newer).flatMap(\.self).map(String.init) ?? "nothing") "
+                + "was \(isOwn ? "written or seen by this client" : "acknowledged")", newer, reader)
+    }
+
+    /// Whether a value of one write cannot be read any more, because of another.
+    private func isOverwritten(
+        _ source: Int?, by other: Int, for reader: Int, _ attribute: String, _ session: SessionIndex.Session
+    ) -> Bool {
+        guard other != source, other != reader else { return false }
+        let (write, read) = (self[other], self[reader])
+        if let source {
+            // The other one began when this one was over, whatever had become of it.
+            guard write.invoked > self[source].finished else { return false }
+        }
+        // An old id reads the session as it was before it was given up.
+        var moment = read.invoked
+        if let renamed = read.presented.flatMap({ session.renamed[$0] }) { moment = min(moment, self[renamed].invoked) }
+        let isKnown = isKnown(other, to: reader, attribute) && moment == read.invoked
+        if write.outcome == .answered {
+            let bound = bounds.isLinearizable || isKnown ? VirtualTime.zero : bounds.staleness
+            if write.answered + bound <= moment { return true }
+        }
+        return isKnown && write.outcome != .refused
+    }
+
+    /// Whether the reader's client has seen a write, or the answer to its own, before it asked.
+    private func isKnown(_ write: Int, to reader: Int, _ attribute: String) -> Bool {
+        let read = self[reader]
+        guard read.jarIsSequential else { return false }
+        if self[write].jar == read.jar, self[write].outcome == .answered, self[write].answered <= read.invoked {
+            return true
+        }
+        guard let value = self.value(attribute, of: write).flatMap(\.self) else { return false }
+        return history.operations.contains { earlier in
+            earlier.jar == read.jar && earlier.outcome == .answered && earlier.answered <= read.invoked
+                && earlier.read[attribute] == value
+        }
+    }
+}
+
+// MARK: Presence
+
+extension HistoryChecker {
+    /// Whether a request may have ended the session, or taken its id, as far as anybody knows.
+    private func mayEnd(_ number: Int) -> Bool {
+        let operation = self[number]
+        guard operation.invalidates || operation.rotates else { return false }
+        return operation.outcome != .answered || operation.invalidates || operation.given != nil
+    }
+
+    /// 1, 5: a session is there until it is ended, and not after.
+    fileprivate mutating func checkPresence(_ session: SessionIndex.Session) {
+        for reader in session.operations where self[reader].outcome == .answered && reader != session.creation {
+            if self[reader].found { checkFound(reader, session) } else { checkMissing(reader, session) }
+        }
+    }
+
+    private mutating func checkFound(_ reader: Int, _ session: SessionIndex.Session) {
+        let read = self[reader]
+        for number in session.operations where number != reader {
+            let other = self[number]
+            guard other.outcome == .answered else { continue }
+            let isKnown = other.jar == read.jar && read.jarIsSequential
+            let bound = bounds.isLinearizable || isKnown ? VirtualTime.zero : bounds.staleness
+            guard other.answered + bound <= read.invoked else { continue }
+            if other.invalidates, other.found {
+                return violation(.ended, "the session is back, after it was invalidated", number, reader)
+            }
+            if !other.found, other.presented == read.presented, number != session.creation, isKnown {
+                return violation(.ended, "the session is back, after it was not there", number, reader)
+            }
+        }
+        let last = session.operations.filter { $0 < reader }.map { touched($0, before: read.invoked) }.max() ?? .zero
+        let limit = longestLimit(session) + bounds.saveInterval + bounds.slack + bounds.clockSteps + .seconds(3)
+        if last + limit < read.invoked {
+            violation(.ended, "the session is there, after it expired at \(last + limit)", reader)
+        }
+    }
+
+    /// The latest moment at which a request can have renewed the session.
+    private func touched(_ number: Int, before time: VirtualTime) -> VirtualTime {
+        min(self[number].finished, time)
+    }
+
+    private mutating func checkMissing(_ reader: Int, _ session: SessionIndex.Session) {
+        let read = self[reader]
+        for number in session.operations where number != reader && mayEnd(number) {
+            guard self[number].invoked < read.answered else { continue }
+            if self[number].outcome != .answered { verdict.excuse(.endUnknown) }
+            return
+        }
+        let last = session.operations.filter { number in
+            let operation = self[number]
+            return operation.outcome == .answered && (operation.found || number == session.creation)
+                && operation.answered <= read.invoked
+        }.max { self[$0].invoked < self[$1].invoked }
+        guard let last else { return }
+        let expiry = self[last].invoked + shortestLimit(session, before: read.answered)
+        if read.answered + bounds.clockSteps + .milliseconds(2) < expiry {
+            violation(.acknowledged, "the session is gone, though nobody ended it", last, reader)
+        }
+    }
+
+    private func limits(_ session: SessionIndex.Session, before time: VirtualTime) -> [VirtualTime] {
+        [bounds.maxInactive]
+            + session.operations.filter { self[$0].invoked < time }.compactMap { self[$0].limit }
+            .map { .seconds(Double($0)) }
+    }
+
+    fileprivate func longestLimit(_ session: SessionIndex.Session) -> VirtualTime {
+        limits(session, before: .never).max() ?? bounds.maxInactive
+    }
+
+    private func shortestLimit(_ session: SessionIndex.Session, before time: VirtualTime) -> VirtualTime {
+        limits(session, before: time).min() ?? bounds.maxInactive
+    }
+}
+
+// MARK: Events, keys, progress
+
+extension HistoryChecker {
+    /// 6: the session's beginning and end are told once, whatever its ids.
+    fileprivate mutating func checkEvents(_ session: SessionIndex.Session) {
+        let events = history.events.filter { session.ids.contains($0.id) }
+        let created = events.count { $0.kind == .created }
+        let destroyed = events.filter { $0.kind != .created }
+        if created != 1 { violation(.events, "created was told \(created) times", session.creation ?? 0) }
+        if destroyed.count > 1 { violation(.events, "destroyed was told \(destroyed.count) times", session.creation ?? 0) }
+        guard destroyed.isEmpty else { return }
+        let ended = session.operations.first {
+            self[$0].invalidates && self[$0].found && self[$0].outcome == .answered
+        }
+        guard ended != nil || bounds.isSeenToTheEnd else { return }
+        if session.operations.contains(where: { mayEnd($0) && self[$0].outcome != .answered }) {
+            return verdict.excuse(.endUnknown)
+        }
+        if ended == nil, !history.crashes.isEmpty { return verdict.excuse(.homeDied) }
+        violation(.events, "destroyed was not told", ended ?? session.creation ?? 0)
+    }
+
+    /// 7: no key outlives its session.
+    fileprivate mutating func checkKeys() {
+        for session in sessions.all {
+            let last = session.operations.map { touched($0, before: history.end) }.max() ?? .zero
+            // The epoch of a session that was ended lives as long as what keeps it from coming back.
+            let isEnded =
+                session.operations.contains { mayEnd($0) && self[$0].found }
+                || history.events.contains { $0.kind != .created && session.ids.contains($0.id) }
+            // Stores keep a value for up to two seconds longer.
+            let latest = last + longestLimit(session) + bounds.saveInterval + bounds.slack + .seconds(3)
+            for key in history.keys where !isEnded && key.id.map({ session.ids.contains($0) }) ?? false {
+                guard key.expires > latest + bounds.clockSteps else { continue }
+                violation(
+                    .keys, "the key \(key.name) is kept until \(key.expires), its session until \(latest)",
+                    session.operations.last ?? 0)
+            }
+        }
+    }
+
+    /// The last request of each client, when all is well again, has an answer.
+    fileprivate mutating func checkProgress() {
+        let last = Dictionary(grouping: history.operations.indices, by: { self[$0].client }).compactMap { $1.max() }
+        for number in last.sorted() where self[number].client >= 100 && self[number].outcome != .answered {
+            violation(.progress, "the cluster does not answer: \(self[number].error ?? "nothing")", number)
+        }
+    }
+}

@@ -1,0 +1,317 @@
+import HTTPTypes
+import Limpet
+
+/// All nodes, clients and servers of one simulation.
+final class SimulatedCluster: Sendable {
+    private static let shared = "shared"
+
+    let recorder: Recorder
+    private let scenario: Scenario
+    private let loop: SimulationLoop
+    private let trace: SimulationTrace
+    private let network: SimulatedNetwork
+    private let nodes: [SimulatedNode]
+    private let jars: [CookieJar]
+    private let attributes: [String]
+    private let configuration: SessionConfiguration
+    private let random: Locked<SeededRandom>
+    private let clientsLeft: Locked<(count: Int, waiter: (@Sendable () -> Void)?)>
+
+    init(_ scenario: Scenario, loop: SimulationLoop, trace: SimulationTrace) {
+        self.scenario = scenario
+        self.loop = loop
+        self.trace = trace
+        var configuration = SessionConfiguration()
+        configuration.mode = scenario.mode
+        configuration.maxInactive = .seconds(scenario.maxInactive)
+        configuration.saveInterval = .seconds(scenario.saveInterval)
+        configuration.peerPoll = scenario.peerPoll.duration
+        configuration.store.kind = .memcached
+        self.configuration = configuration
+        let recorder = Recorder(loop: loop, trace: trace)
+        self.recorder = recorder
+        let network = SimulatedNetwork(
+            loop: loop, trace: trace, servers: scenario.servers, tellsTokens: scenario.tellsTokens,
+            timeout: VirtualTime(configuration.store.timeout), trouble: scenario.trouble,
+            random: SeededRandom(seed: scenario.seed, stream: 1))
+        self.network = network
+        nodes = (0..<scenario.nodes).map { index in
+            var configuration = configuration
+            configuration.node = ["a", "b", "c"][index]
+            return SimulatedNode(
+                configuration: configuration, wallOffset: scenario.skews.isEmpty ? 0 : scenario.skews[index],
+                broken: scenario.broken, network: network, recorder: recorder)
+        }
+        jars = scenario.plans.map { _ in CookieJar() }
+        attributes = scenario.plans.indices.map { "x\($0)" } + [Self.shared]
+        random = Locked(SeededRandom(seed: scenario.seed, stream: 2))
+        clientsLeft = Locked((scenario.plans.count, nil))
+    }
+
+    /// The whole simulation: the faults on time, the end of all trouble, and what is left then.
+    func run() async {
+        await withDiscardingTaskGroup { group in
+            for node in nodes { start(node, &group) }
+            for client in scenario.plans.indices { group.addTask { await self.run(client: client) } }
+            for fault in timeline() {
+                await sleep(until: fault.time)
+                guard fault.restart else {
+                    fault.action()
+                    continue
+                }
+                start(nodes[fault.node], &group)
+            }
+            await waitForClients()
+            network.heal()
+            for node in nodes {
+                node.resume()
+                start(node, &group)
+            }
+            // Whatever was under way is over, and every watch has seen it.
+            await sleep(until: loop.now + .seconds(6) + staleness)
+            await audit()
+            if scenario.isSeenToTheEnd { await sleep(until: loop.now + longestLife + .seconds(15)) }
+            finish()
+        }
+    }
+
+    /// Starts a node, if it does not run.
+    private func start(_ node: SimulatedNode, _ group: inout DiscardingTaskGroup) {
+        guard let start = node.start() else { return }
+        group.addTask {
+            do { try await node.run(start) } catch { fatalError("the scenario's configuration cannot be: \(error)") }
+        }
+    }
+
+    /// How long a session and its keys live at most after its last request.
+    private var longestLife: VirtualTime {
+        let limits = scenario.plans.flatMap(\.steps).map { step in
+            if case .limit(let seconds) = step.action { seconds } else { 0 }
+        }
+        let limit = max(scenario.maxInactive, limits.max() ?? 0)
+        return .seconds(Double(limit + scenario.saveInterval + 10))
+    }
+
+    private var staleness: VirtualTime {
+        scenario.mode == .roaming ? .zero : .seconds(Double(scenario.saveInterval)) + .milliseconds(500)
+    }
+
+    // MARK: Faults
+
+    private struct Moment {
+        let time: VirtualTime
+        let node: Int
+        var restart = false
+        var action: @Sendable () -> Void = {}
+    }
+
+    private func timeline() -> [Moment] {
+        var moments: [Moment] = []
+        for fault in scenario.faults {
+            switch fault.kind {
+            case .crash(let node, let length):
+                moments.append(Moment(time: fault.time, node: node) { [nodes] in nodes[node].kill() })
+                moments.append(Moment(time: fault.time + length, node: node, restart: true))
+            case .stop(let node, let length):
+                moments.append(Moment(time: fault.time, node: node) { [nodes] in nodes[node].stop() })
+                moments.append(
+                    Moment(time: fault.time + .milliseconds(1000), node: node) { [nodes] in
+                        nodes[node].giveUpIfStopped()
+                    })
+                moments.append(Moment(time: fault.time + length, node: node) { [nodes] in nodes[node].resume() })
+            case .stepClock(let node, let milliseconds):
+                moments.append(
+                    Moment(time: fault.time, node: node) { [nodes] in nodes[node].stepWallClock(by: milliseconds) })
+            case .cut(let node, let server, let length):
+                moments.append(
+                    Moment(time: fault.time, node: node) { [network, nodes] in
+                        network.cut(nodes[node].name, from: server, true)
+                    })
+                moments.append(
+                    Moment(time: fault.time + length, node: node) { [network, nodes] in
+                        network.cut(nodes[node].name, from: server, false)
+                    })
+            }
+        }
+        // The order of those at one time is the order in which they were written.
+        return moments.enumerated().sorted { ($0.element.time, $0.offset) < ($1.element.time, $1.offset) }
+            .map(\.element)
+    }
+
+    private func sleep(until time: VirtualTime) async {
+        await withCheckedContinuation { continuation in loop.at(time) { continuation.resume() } }
+    }
+
+    // MARK: Clients
+
+    private func waitForClients() async {
+        await withCheckedContinuation { continuation in
+            let areDone = clientsLeft.withLock { left in
+                left.waiter = { continuation.resume() }
+                return left.count == 0
+            }
+            if areDone { continuation.resume() }
+        }
+    }
+
+    private func run(client: Int) async {
+        let plan = scenario.plans[client]
+        let jar = jars[plan.jar]
+        if client != plan.session, plan.jar == client { await copyCookie(to: jar, from: jars[plan.session]) }
+        for step in plan.steps {
+            await sleep(until: loop.now + step.pause)
+            await perform(step, client: client, jar: plan.jar)
+        }
+        let waiter = clientsLeft.withLock { left in
+            left.count -= 1
+            return left.count == 0 ? left.waiter : nil
+        }
+        waiter?()
+    }
+
+    /// Waits a while for the session's first client to have it.
+    private func copyCookie(to jar: CookieJar, from origin: CookieJar) async {
+        for _ in 0..<100 where jar.value == nil {
+            await sleep(until: loop.now + .milliseconds(20))
+            jar.value = origin.value
+        }
+    }
+
+    /// Where the balancer sends a request; `nil` if no node is up.
+    private func route(_ cookie: CookieJar, _ choice: Int?) -> SimulatedNode? {
+        if let choice, nodes[choice].isUp { return nodes[choice] }
+        if let route = cookie.route, let home = nodes.first(where: { $0.name == route }), home.isUp { return home }
+        let up = nodes.filter(\.isUp)
+        return up.isEmpty ? nil : random.withLock { $0.pick(up) }
+    }
+
+    private func perform(_ step: Scenario.Step, client: Int, jar number: Int) async {
+        let jar = jars[number]
+        guard let node = route(jar, step.node) else { return }
+        var operation = History.Operation()
+        operation.client = client
+        operation.jar = number
+        operation.jarIsSequential = scenario.plans.count { $0.jar == number } <= 1
+        describe(step.action, client: client, in: &operation)
+        await ask(node, operation, jar: jar, step: step)
+    }
+
+    private func describe(_ action: Scenario.Action, client: Int, in operation: inout History.Operation) {
+        let own = "x\(client)"
+        switch action {
+        case .read: break
+        case .write, .writeAndFail, .writeAndRotate:
+            operation.writes = [History.Write(own, recorder.nextValue())]
+        case .writeShared: operation.writes = [History.Write(Self.shared, recorder.nextValue())]
+        case .writeBoth:
+            operation.writes = [
+                History.Write(own, recorder.nextValue()), History.Write(Self.shared, recorder.nextValue()),
+            ]
+        case .remove: operation.writes = [History.Write(own, nil)]
+        case .invalidate: operation.invalidates = true
+        case .rotate: break
+        case .limit(let seconds): operation.limit = seconds
+        }
+        operation.rotates = action == .rotate || action == .writeAndRotate
+    }
+
+    private func ask(
+        _ node: SimulatedNode, _ operation: History.Operation, jar: CookieJar, step: Scenario.Step
+    ) async {
+        var operation = operation
+        operation.node = node.name
+        operation.invoked = loop.now
+        operation.presented = jar.id
+        var fields: HTTPFields = [:]
+        if let cookie = jar.value { fields[.cookie] = "session=\(cookie)" }
+        let number = recorder.begin(operation)
+        trace.note(
+            loop.now, UInt64(number), (jar.value ?? "").stableHash,
+            line: "#\(number) client \(operation.client) → \(node.name): \(step.action) \(operation.writes.described) "
+                + "[\((jar.id ?? "").prefix(4)).\(jar.route ?? "")]")
+        let reply = await node.request(
+            SimulatedNode.Request(
+                number: number, fields: fields, client: operation.client, step: step, attributes: attributes))
+        let now = loop.now
+        recorder.change(number) { operation in
+            operation.answered = now
+            switch reply {
+            case .nothing: operation.outcome = .unknown
+            case .failure(let outcome, let error):
+                operation.outcome = outcome
+                operation.error = error
+            case .answer(let fields):
+                operation.outcome = .answered
+                let (cookie, isExpired) = CookieJar.read(fields)
+                operation.given = cookie?.split(separator: ".").first.map(String.init)
+                operation.expiredCookie = isExpired
+                if isExpired { jar.value = nil } else if let cookie { jar.value = cookie }
+            }
+        }
+        let told = recorder.history.operations[number]
+        trace.note(
+            now, UInt64(number), told.read.values.reduce(UInt64(told.read.count)) { $0 &+ UInt64($1) &* 0x9E37 },
+            line: "#\(number) \(told.outcome) \(told.found ? "found \(told.read.sorted { $0.key < $1.key })" : "none") "
+                + "\(told.given.map { "→ \($0.prefix(4)).\(jar.route ?? "")" } ?? "") \(told.error ?? "")")
+    }
+
+    // MARK: The end
+
+    /// Every session that a client has is read on every node, as a client would that the balancer sends there.
+    private func audit() async {
+        for (index, jar) in jars.enumerated() where jar.value != nil {
+            let copy = CookieJar()
+            copy.value = jar.value
+            for node in nodes {
+                var operation = History.Operation()
+                operation.client = 100 + index
+                operation.jar = 100 + index
+                await ask(
+                    node, operation, jar: copy,
+                    step: Scenario.Step(pause: .zero, action: .read, handling: .zero, node: nil))
+            }
+        }
+    }
+
+    private func finish() {
+        let now = loop.now
+        recorder.withHistory { history in
+            history.end = now
+            history.bounds.isLinearizable = scenario.mode == .roaming
+            history.bounds.staleness = staleness
+            history.bounds.maxInactive = .seconds(Double(scenario.maxInactive))
+            history.bounds.saveInterval = .seconds(Double(scenario.saveInterval))
+            history.bounds.isSeenToTheEnd = scenario.isSeenToTheEnd
+            history.bounds.clockSteps = scenario.faults.reduce(.zero) { sum, fault in
+                guard case .stepClock(_, let milliseconds) = fault.kind else { return sum }
+                return sum + .milliseconds(Double(abs(milliseconds)))
+            }
+            history.keys = keysLeft(history)
+        }
+        for node in nodes { node.kill() }
+    }
+
+    /// The sessions' keys that the servers still hold.
+    private func keysLeft(_ history: History) -> [History.Key] {
+        var ids: [String: String] = [:]
+        for operation in history.operations {
+            for id in [operation.presented, operation.given].compactMap(\.self) {
+                ids[SessionID(id.utf8)?.digest.base64url ?? ""] = id
+            }
+        }
+        return network.servers.flatMap { server in
+            server.values(at: loop.now).compactMap { name, value in
+                let short = StoreKey(name, placement: .server(0)).shortName.split(separator: "/", maxSplits: 1)
+                guard let kind = short.first, ["d", "v", "a"].contains(kind), let hash = short.last else { return nil }
+                if kind == "d", StoredValue(bytes: value.bytes) != .record { return nil }
+                return History.Key(name: String(kind), id: ids[String(hash)], expires: value.expires)
+            }
+        }
+    }
+}
+
+extension [History.Write] {
+    var described: String {
+        map { "\($0.attribute)=\($0.value.map(String.init) ?? "nil")" }.joined(separator: " ")
+    }
+}
