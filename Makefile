@@ -6,9 +6,11 @@ export SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH ?= 8
 BUILD_PACKAGES := libnghttp2-dev libmemcached-dev pkg-config
 RUN_PACKAGES := memcached haproxy curl nghttp2-client openssl chromium python3-h2
 SEQUENCES ?= 1000000
+SEEDS ?= 10000
+FIRST ?= 1
 BENCH_PACKAGES := nghttp2-server python3 valgrind
 
-.PHONY: demo test sanitize fuzz lint bench packages
+.PHONY: demo test sanitize simulate fuzz lint bench packages
 
 demo: packages            ## two nodes, one session, kill -9: Samples/Failover
 	swift build -j $(JOBS) -c release --product failover-node
@@ -27,6 +29,10 @@ sanitize: packages        ## the concurrent tests under the thread sanitizer, th
 	# What XCTest and Foundation leave behind is not ours to free.
 	ASAN_OPTIONS=detect_leaks=0 swift test -j $(JOBS) --sanitize address --scratch-path .build/address \
 	    --filter '^(LimpetMemcachedTests|LimpetServerTests)'
+
+simulate:                 ## the coherence of a cluster under seeded schedules and faults: SEEDS of them from FIRST on
+	swift build -j $(JOBS) -c release --product Simulate
+	.build/release/Simulate --seeds $(SEEDS) --first $(FIRST)
 
 fuzz: packages            ## damaged frames against the server's connection, under the address sanitizer: SEQUENCES of them
 	JOBS=$(JOBS) Tests/Fuzz/run $(SEQUENCES)

@@ -82,7 +82,7 @@ let package = Package(
             swiftSettings: settings),
         .target(
             name: "LimpetTesting",
-            dependencies: ["Limpet"],
+            dependencies: ["Limpet", httpTypes, logging],
             swiftSettings: settings),
 
         .executableTarget(
@@ -109,6 +109,10 @@ let package = Package(
         .executableTarget(
             name: "BenchmarkMemcached", dependencies: ["Limpet", "LimpetMemcached", "LimpetTesting", logging],
             path: "Benchmarks/Memcached", exclude: ["README.md", "run"], swiftSettings: settings),
+
+        .executableTarget(
+            name: "Simulate", dependencies: ["Limpet", "LimpetTesting"], path: "Tests/Simulation",
+            exclude: ["README.md"], swiftSettings: settings),
 
         .testTarget(
             name: "LimpetTests", dependencies: ["Limpet", "LimpetTesting", configuration, httpTypes, logging],
