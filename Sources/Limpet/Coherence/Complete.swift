@@ -8,10 +8,12 @@ extension SessionCoherence {
     }
 
     /// A session that is stored nowhere yet.
-    func newCheckout() -> Checkout {
+    ///
+    /// - Parameter replacesEnded: the client brought the id of one that has ended.
+    func newCheckout(replacesEnded: Bool = false) -> Checkout {
         Checkout(
             newAt: clock.wallMilliseconds(), startedAt: clock.monotonicNanoseconds(),
-            maxInactive: configuration.maxInactive.milliseconds)
+            maxInactive: configuration.maxInactive.milliseconds, replacesEnded: replacesEnded)
     }
 
     func complete(
@@ -76,7 +78,12 @@ extension SessionCoherence {
         _ changes: SessionChanges, _ checkout: Checkout, _ presented: SessionCookie.Presented?
     ) async throws -> Answer {
         if case .ends = changes.ending { return presented == nil ? .keepCookie : .expireCookie }
-        guard !changes.attributes.isEmpty else { return .keepCookie }
+        guard !changes.attributes.isEmpty else {
+            // The node that the cookie names may serve what has ended until its next poll: not to a client that was told so. At home a
+            // cookie is left alone, for it may be a newer one by the time that this answer arrives.
+            let leadsElsewhere = checkout.replacesEnded && presented?.namesThisNode == false
+            return leadsElsewhere ? .expireCookie : .keepCookie
+        }
         return .setCookie(
             try await create(changes, at: checkout.createdAt, maxInactive: checkout.maxInactive))
     }

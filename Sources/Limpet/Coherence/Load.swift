@@ -99,6 +99,7 @@ extension SessionCoherence {
             case .gone(let tombstone):
                 if try await undo(tombstone, cookie.id) { continue }
                 local.remove(cookie.id)
+                if tombstone.reason != .rotated { return newCheckout(replacesEnded: true) }
                 return readOnlyCheckout(tombstone, cookie.id, startedAt: startedAt)
             case .notFound:
                 if let copy { setAside(copy, counter: found.counter) }
@@ -109,7 +110,7 @@ extension SessionCoherence {
                 let judged = Judged(home: record.home, epoch: record.epoch)
                 switch try await end(cookie.id, keys, reason: .expired, judged: judged) {
                 case .not, .before(.rotated): continue
-                case .here, .before: return nil
+                case .here, .before: return newCheckout(replacesEnded: true)
                 }
             case .republish:
                 if let copy, try await republish(copy) {

@@ -43,12 +43,15 @@ struct Checkout: Sendable {
     let routeIsStale: Bool
     /// R14: the store's access time is older than the save interval.
     let isAccessSaveDue: Bool
+    /// The client's session has ended: this is a new one in its place.
+    let replacesEnded: Bool
 
     /// The session's id was changed a moment ago, and this is what it was before.
     var isReadOnly: Bool { copy == nil && id != nil }
 
     /// A session that is stored nowhere yet.
-    init(newAt now: Int64, startedAt: UInt64, maxInactive: Int64) {
+    init(newAt now: Int64, startedAt: UInt64, maxInactive: Int64, replacesEnded: Bool) {
+        self.replacesEnded = replacesEnded
         copy = nil
         id = nil
         source = .new
@@ -65,6 +68,7 @@ struct Checkout: Sendable {
 
     /// A session as it was before its id was changed.
     init(readOnly record: SessionRecord, id: SessionID, startedAt: UInt64) {
+        replacesEnded = false
         copy = nil
         self.id = id
         source = .store
@@ -94,6 +98,7 @@ struct Checkout: Sendable {
         maxInactive = state.record.maxInactive
         attributes = state.record.attributes
         self.routeIsStale = routeIsStale
+        replacesEnded = false
         self.isAccessSaveDue = isAccessSaveDue
     }
 }

@@ -17,7 +17,20 @@ final class Recorder: Sendable {
         self.trace = trace
     }
 
-    var history: History { state.withLock { $0.history } }
+    /// The events are told by fingerprint: here they are of the ids that clients had.
+    var history: History {
+        var history = state.withLock { $0.history }
+        var ids: [String: String] = [:]
+        for text in history.operations.flatMap({ [$0.presented, $0.given] }) {
+            guard let text, let id = SessionID(text.utf8) else { continue }
+            ids[SessionFingerprint(id).description] = text
+        }
+        for index in history.events.indices {
+            let event = history.events[index]
+            history.events[index].id = ids[event.id] ?? event.id
+        }
+        return history
+    }
 
     func withHistory<Result>(_ body: (inout History) -> Result) -> Result {
         state.withLock { state in body(&state.history) }
@@ -42,11 +55,11 @@ final class Recorder: Sendable {
         state.withLock { body(&$0.history.operations[number]) }
     }
 
-    func event(_ kind: History.Event.Kind, _ id: SessionID, on process: SimulatedProcess) {
+    func event(_ kind: History.Event.Kind, _ session: SessionFingerprint, on process: SimulatedProcess) {
         // What a process does after its end, nobody hears.
         guard !process.isDead else { return }
-        let event = History.Event(time: loop.now, node: process.name, kind: kind, id: id.text)
-        trace.note(loop.now, id.text.stableHash, line: "\(process.name) tells \(kind) \(id.text.prefix(4))")
+        let event = History.Event(time: loop.now, node: process.name, kind: kind, id: session.description)
+        trace.note(loop.now, session.description.stableHash, line: "\(process.name) tells \(kind) \(session.description.prefix(4))")
         state.withLock { $0.history.events.append(event) }
     }
 }
