@@ -41,9 +41,8 @@ public final class SessionManager: Service {
         cookie = SessionCookie(configuration)
         locks = SessionLocks(timeout: configuration.lock.timeout, clock: clock, statistics: counters)
         coherence = SessionCoherence(
-            store: StoreGuard(
-                store, timeout: configuration.store.timeout, clock: clock, statistics: counters, logger: logger),
-            configuration: configuration, locks: locks, clock: clock, events: events, statistics: counters,
+            store: store, configuration: configuration, locks: locks, clock: clock, events: events,
+            statistics: counters,
             logger: logger, broken: breaking)
         self.counters = counters
         self.clock = clock
@@ -81,8 +80,11 @@ public final class SessionManager: Service {
             let checkout = try await coherence.checkout(presented) ?? coherence.newCheckout()
             return try await run(handler, checkout, presented, waited: lease.waited, responseFields)
         } catch let error as SessionError {
-            logger.warning(
-                "A request could not have its session", metadata: [LogKey.error: "\(error)", LogKey.node: "\(node)"])
+            // An outage is said once, when it begins.
+            let isKnown = (error.cause as? StoreError)?.wasRefused ?? false
+            logger.log(
+                level: isKnown ? .debug : .warning, "A request could not have its session",
+                metadata: [LogKey.error: "\(error)", LogKey.node: "\(node)"])
             throw error
         }
     }
@@ -117,13 +119,22 @@ public final class SessionManager: Service {
     /// What the sessions of this node did since it started, and how many are in memory.
     public var statistics: SessionStatisticsSnapshot {
         SessionStatisticsSnapshot(
-            counters, sessionsInMemory: coherence.local.count, sessionsEntered: locks.enteredCount)
+            counters, sessionsInMemory: coherence.local.count, sessionsEntered: locks.enteredCount,
+            unsentSessions: coherence.unsent.count)
     }
 
-    /// Reads tokens behind the answers, and ends what has expired, until graceful shutdown.
+    /// Reads tokens behind the answers, ends what has expired, and delivers what waits for the store, until graceful
+    /// shutdown.
     public func run() async throws {
         logger.info("\(startLine)", metadata: [LogKey.node: "\(node)"])
         await cancelWhenGracefulShutdown { await self.work() }
+        await coherence.deliverUnsent()
+        let unsent = coherence.unsent.count
+        if unsent > 0 {
+            logger.error(
+                "The node stops while the store is down: what its sessions changed meanwhile is lost",
+                metadata: [LogKey.sessions: "\(unsent)", LogKey.node: "\(node)"])
+        }
     }
 
     /// What the node does beside its requests, until the task is cancelled.
@@ -131,6 +142,7 @@ public final class SessionManager: Service {
         await withTaskGroup(of: Void.self) { group in
             group.addTask { await self.coherence.refresh.run() }
             group.addTask { await self.coherence.runWatch() }
+            group.addTask { await self.coherence.runDelivery() }
             group.addTask { await self.endExpired() }
             group.addTask { await self.coherence.membership.run() }
         }
@@ -145,6 +157,9 @@ public final class SessionManager: Service {
 
     /// Asks once what others have changed, as ``run()`` does all the time.
     func poll() async { await coherence.pollAll() }
+
+    /// Delivers what waits for the store, as ``run()`` does when the store is back.
+    func deliver() async { await coherence.deliverUnsent() }
 
     /// How often expired sessions are looked for: they are not served in the meantime.
     static let scavengeInterval = Duration.seconds(10)

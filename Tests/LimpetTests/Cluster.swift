@@ -16,6 +16,11 @@ struct Cluster: Sendable {
         store = ScriptedStore(MemoryStore(clock: clock), tellsTokens: tellsTokens)
     }
 
+    /// - Parameter make: makes what is beneath.
+    init(over make: (ManualClock) -> any SharedStore) {
+        store = ScriptedStore(make(clock))
+    }
+
     /// A node; made again under the same name it is a restart.
     func node(
         _ name: String, saveInterval: Duration = .seconds(60), breaking: Rule? = nil, log: LogLines = LogLines(),

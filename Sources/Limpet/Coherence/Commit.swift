@@ -1,6 +1,6 @@
 import Logging
 
-/// A request's changes become part of the session: rules R7 to R9, R12 to R14 and R16.
+/// A request's changes become part of the session: rules R7 to R9, R12 to R14, R16 and R25.
 extension SessionCoherence {
     /// What became of a session that a request changed.
     enum Committed {
@@ -8,17 +8,36 @@ extension SessionCoherence {
         case stored(merged: Bool)
         /// The session was ended meanwhile: nothing was written.
         case gone(Tombstone.Reason)
+        /// The session ended, or moved and was lost: nothing was written.
+        case lost
+        /// R25: the store is down, and the changes are kept here.
+        case unsent
     }
 
-    /// R7: swaps the record for one with the changes. R9: puts them on another node's newer record.
+    /// Commits a request's changes; while the store is down, they are kept here (R25).
+    func commit(_ changes: SessionChanges, to copy: SessionCopy, cookieNamesThisNode: Bool) async throws -> Committed {
+        do {
+            return try await send(changes, to: copy, cookieNamesThisNode: cookieNamesThisNode)
+        } catch let error as SessionError {
+            guard keep(changes, of: copy, after: error, cookieNamesThisNode: cookieNamesThisNode) else { throw error }
+            return .unsent
+        }
+    }
+
+    /// R7: swaps the record for one with the changes. R9: puts them on another node's newer record. What was kept while the
+    /// store was down goes along.
     ///
     /// The copy changes only after the store said so. If nobody knows what became of a write (R12), the copy is suspect: the
     /// next request takes the session over, and its swap fences the late write.
-    func commit(_ changes: SessionChanges, to copy: SessionCopy, cookieNamesThisNode: Bool) async throws -> Committed {
+    func send(_ changes: SessionChanges, to copy: SessionCopy, cookieNamesThisNode: Bool) async throws -> Committed {
         let began = clock.monotonicNanoseconds()
         for attempt in 0..<Self.attempts {
             try await pause(before: attempt, since: began)
             var state = copy.snapshot
+            if case .never = state.unsent?.planting {
+                if try await plant(copy, state, changes) { return .stored(merged: false) }
+                state = copy.snapshot
+            }
             if let token = state.token, !state.isSuspect {
                 if try await swap(copy, state, token, changes) { return .stored(merged: false) }
                 state = copy.snapshot
@@ -26,7 +45,8 @@ extension SessionCoherence {
             let (stored, token) = try await readData(copy.keys)
             switch CommitDecision(stored: stored, home: state.record.home, epoch: state.record.epoch) {
             case .gone(let tombstone):
-                local.remove(copy.id)
+                if case .unknown = state.unsent?.planting { tellCreated(copy.keys) }
+                forget(copy.id)
                 return .gone(tombstone.reason)
             case .adopt:
                 if let token, try await swap(copy, state, token, changes) { return .stored(merged: false) }
@@ -40,7 +60,7 @@ extension SessionCoherence {
                     now: clock.wallMilliseconds())
                 guard may else {
                     setAside(copy, counter: counter)
-                    throw SessionError(.conflict, "the session ended, or moved and was lost, while this request had it")
+                    return .lost
                 }
                 // Whether it was put back or somebody else's record was found: the next round knows.
                 _ = try await republish(copy)
@@ -53,9 +73,9 @@ extension SessionCoherence {
     private func swap(
         _ copy: SessionCopy, _ state: SessionCopy.State, _ token: StoreToken, _ changes: SessionChanges
     ) async throws -> Bool {
-        var record = state.record
+        var record = state.current
         changes.apply(to: &record)
-        let renewsEpoch = isAccessSaveDue(state) || changes.maxInactive != nil
+        let renewsEpoch = renewsEpoch(state, changes)
         guard isRoaming else { return try await put(record, since: token, copy: copy, renewsEpoch: renewsEpoch) }
         // Every node may have a copy: all of them become stale, and this node home.
         record.home = node
@@ -64,6 +84,11 @@ extension SessionCoherence {
         guard try await put(record, since: token, copy: copy, renewsEpoch: renewsEpoch) else { return false }
         try await bump(state.record.home, copy.keys)
         return true
+    }
+
+    /// R14, for a dirty commit: what waited for the store did so without renewing anything.
+    private func renewsEpoch(_ state: SessionCopy.State, _ changes: SessionChanges) -> Bool {
+        isAccessSaveDue(state) || changes.maxInactive != nil || state.unsent != nil
     }
 
     /// R9 and R6: this request's changes, and nothing else, on the newer record; who merges becomes home.
@@ -84,11 +109,11 @@ extension SessionCoherence {
         record.lastAccessedAt = max(newer.lastAccessedAt, min(newer.accessedAt, accessedAt))
         record.accessedAt = max(newer.accessedAt, accessedAt)
         record.cookieSetAt = clock.wallMilliseconds()
+        state.unsent?.apply(to: &record, since: state.record)
         changes.apply(to: &record)
-        guard
-            try await put(
-                record, since: token, copy: copy, renewsEpoch: isAccessSaveDue(state) || changes.maxInactive != nil)
-        else { return false }
+        guard try await put(record, since: token, copy: copy, renewsEpoch: renewsEpoch(state, changes)) else {
+            return false
+        }
         merged = copy
         statistics.merges.add(1)
         return true
@@ -99,33 +124,60 @@ extension SessionCoherence {
     ) async throws -> Bool {
         let timeToLive = timeToLive(maxInactive: record.maxInactive)
         let asked = clock.monotonicNanoseconds()
+        if !keeps(.r13) {
+            copy.withState { state in
+                state.record = record
+                state.unsent = nil
+            }
+        }
         do {
             let bytes = try StoredSession.record(record).bytes(keys: copy.keys)
             switch try await store.put(bytes, for: copy.keys.data, timeToLive: timeToLive, if: .unchanged(since: token))
             {
             case .stored(let newToken):
-                copy.withState { state in
-                    state.record = record
-                    state.token = newToken
-                    state.verifiedAt = asked
-                    state.isSuspect = false
-                }
-                // Its place in the index of expiry may be earlier now.
-                local.insert(copy)
-                statistics.commits.add(1)
-                if newToken == nil { refresh.add(copy) }
+                acknowledge(record, token: newToken, copy, verifiedAt: asked)
             case .conflict:
                 copy.withState { $0.token = nil }
                 statistics.conflicts.add(1)
                 return false
             }
         } catch {
-            // R12: whatever became of it, this copy is read from no more if the write may be there.
-            if error.mayHaveTakenEffect { copy.withState { $0.isSuspect = true } }
+            noteFailure(error, of: copy)
             throw SessionError(error)
         }
         if renewsEpoch { await renewEpoch(of: copy, accessedAt: record.accessedAt, timeToLive: timeToLive) }
         return true
+    }
+
+    /// R13: the store has the record, with all that waited for it.
+    private func acknowledge(
+        _ record: SessionRecord, token: StoreToken?, _ copy: SessionCopy, verifiedAt: UInt64
+    ) {
+        let sent = copy.withState { state in
+            state.record = record
+            state.token = token
+            state.verifiedAt = verifiedAt
+            state.isSuspect = false
+            defer { state.unsent = nil }
+            return state.unsent
+        }
+        // Its place in the index of expiry may be earlier now.
+        local.insert(copy)
+        statistics.commits.add(1)
+        if token == nil { refresh.add(copy) }
+        guard let sent else { return }
+        unsent.remove(copy.id)
+        statistics.unsentDelivered.add(1)
+        if sent.planting != .stored { tellCreated(copy.keys) }
+    }
+
+    /// R12: whatever became of it, this copy is read from no more if the write may be there.
+    private func noteFailure(_ error: StoreError, of copy: SessionCopy) {
+        guard error.mayHaveTakenEffect, keeps(.r12) else { return }
+        copy.withState { state in
+            state.isSuspect = true
+            state.unsent = state.unsent?.afterUnknownOutcome
+        }
     }
 
     /// R14 for a dirty commit: the record has a new time to live already, the epoch gets one when that is due. The commit is
@@ -168,7 +220,9 @@ extension SessionCoherence {
 
     private func accessTimeNotSaved(_ error: StoreError) {
         statistics.accessTimeSaveFailures.add(1)
-        logger.warning(
+        // An outage is said once, when it begins.
+        logger.log(
+            level: error.wasRefused ? .debug : .warning,
             "The store did not take a session's access time; the next request tries again",
             metadata: [LogKey.error: "\(error)"])
     }
@@ -186,13 +240,50 @@ extension SessionCoherence {
             home: node, epoch: Epoch(wallMilliseconds: clock.wallMilliseconds()), createdAt: createdAt,
             accessedAt: createdAt, lastAccessedAt: createdAt, cookieSetAt: createdAt, maxInactive: maxInactive,
             attributes: [:])
-        changes.apply(to: &record)
+        let empty = record
         let keys = names.keys(of: id)
-        try await plant(record, id: id, keys: keys)
-        statistics.created.add(1)
+        changes.apply(to: &record)
+        do {
+            try await plant(record, id: id, keys: keys)
+        } catch {
+            guard keepNew(empty, changes, id: id, keys: keys, after: error) else { throw error }
+            return id
+        }
         statistics.commits.add(1)
-        events.created(SessionFingerprint(keys))
+        tellCreated(keys)
         return id
+    }
+
+    private func tellCreated(_ keys: SessionStoreKeys) {
+        statistics.created.add(1)
+        events.created(SessionFingerprint(keys))
+    }
+
+    /// R16 for a session that was begun while the store was down. `false` if an earlier attempt, which nobody answered, has
+    /// stored it: it is a session as others are.
+    private func plant(
+        _ copy: SessionCopy, _ state: SessionCopy.State, _ changes: SessionChanges
+    ) async throws -> Bool {
+        var record = state.current
+        changes.apply(to: &record)
+        let timeToLive = timeToLive(maxInactive: record.maxInactive)
+        let asked = clock.monotonicNanoseconds()
+        do {
+            let bytes = try StoredSession.record(record).bytes(keys: copy.keys)
+            // One that is there is this node's own, of an attempt that got no further.
+            _ = try await store.putIfAbsent(record.epoch.ascii, for: copy.keys.epoch, timeToLive: timeToLive)
+            switch try await store.putIfAbsent(bytes, for: copy.keys.data, timeToLive: timeToLive) {
+            case .stored(let token):
+                acknowledge(record, token: token, copy, verifiedAt: asked)
+                return true
+            case .conflict:
+                copy.withState { $0.unsent = $0.unsent?.afterUnknownOutcome }
+                return false
+            }
+        } catch {
+            noteFailure(error, of: copy)
+            throw SessionError(error)
+        }
     }
 
     /// Puts epoch and record of a fresh id, and keeps the copy.

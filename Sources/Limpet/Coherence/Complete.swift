@@ -34,10 +34,26 @@ extension SessionCoherence {
         guard copy.keys.generation == names.generation else { return .expireCookie }
         switch changes.ending {
         case .ends:
+            if copy.isUnplanted {
+                // Nobody was told that it began.
+                forget(copy.id)
+                return .expireCookie
+            }
+            try await requireStore(copy)
             // Its new id lives on, and the client has it by now, or will: nothing was ended.
             if try await end(copy.id, copy.keys, reason: .invalidated) == .before(.rotated) { throw Self.idChanged }
+            forget(copy.id)
             return .expireCookie
         case .rotates(let oldIDReadable):
+            try await requireStore(copy)
+            if copy.hasUnsent {
+                switch try await settle(copy, cookieNamesThisNode: presented?.namesThisNode ?? false) {
+                case .stored, .unsent: break
+                case .gone(.rotated): throw Self.idChanged
+                case .gone: return .expireCookie
+                case .lost: throw Self.lost
+                }
+            }
             switch try await rotate(copy, changes, oldIDReadable: oldIDReadable) {
             case .renamed(let id): return .setCookie(id)
             case .gone(.rotated): throw Self.idChanged
@@ -46,6 +62,8 @@ extension SessionCoherence {
         case .stays where changes.isDirty:
             switch try await commit(changes, to: copy, cookieNamesThisNode: presented?.namesThisNode ?? false) {
             // Who merges becomes home, whatever the client was told in between.
+            case .unsent: return checkout.routeIsStale ? .setCookie(copy.id) : .keepCookie
+            case .lost: throw Self.lost
             case .stored(let merged): return merged || checkout.routeIsStale ? .setCookie(copy.id) : .keepCookie
             case .gone(.rotated): throw Self.idChanged
             case .gone: return .expireCookie
@@ -71,6 +89,16 @@ extension SessionCoherence {
 
     private func isTooLong(_ checkout: Checkout) -> Bool {
         clock.monotonicNanoseconds() - checkout.startedAt > configuration.maxRequest.nanoseconds
+    }
+
+    private static let lost = SessionError(
+        .conflict, "the session ended, or moved and was lost, while this request had it")
+
+    /// An end of a session, or a change of its id, is told when the store has it: while it is down, nothing is begun, and the
+    /// session stays as it is.
+    private func requireStore(_ copy: SessionCopy) async throws {
+        guard !store.isAvailable(server: copy.keys.server) else { return }
+        _ = try await epoch(copy.keys)
     }
 
     /// Nothing was stored when the request came: it is now, if the handler wrote a value.

@@ -1,6 +1,6 @@
 // The rules of the protocol (see the article Coherence) as plain values: they decide, the sequences act.
 
-/// **R1, R2, R3**: how a request may use the copy in memory.
+/// **R1, R2, R3, R25**: how a request may use the copy in memory.
 ///
 /// Where the balancer has no affinity (`roaming`) no copy is trusted, and any node's copy may be verified.
 enum ReadDecision: Equatable {
@@ -10,22 +10,35 @@ enum ReadDecision: Equatable {
     case verify
     /// R3: read the record.
     case load
+    /// R25: the copy has changes that the store has not, which is back: send them first.
+    case deliver
 
     /// What the decision needs to know of a copy.
     struct Copy: Equatable {
         var home: NodeIdentity
         var isSuspect = false
         var verifiedAt: UInt64?
+        var hasUnsent = false
     }
 
-    /// - Parameter watchIsFresh: others' changes were asked for within the last two polls: a node that slept, or that was cut off,
-    ///   verifies first.
+    /// - Parameters:
+    ///   - watchIsFresh: others' changes were asked for within the last two polls: a node that slept, or that was cut off,
+    ///     verifies first.
+    ///   - storeIsDown: R25: the session's server cannot be asked, and its home answers for it meanwhile.
     init(
         copy: Copy?, node: NodeIdentity, isRoaming: Bool = false, cookieNamesThisNode: Bool, watchIsFresh: Bool,
-        now: UInt64, saveInterval: UInt64
+        now: UInt64, saveInterval: UInt64, storeIsDown: Bool
     ) {
+        if let copy, copy.hasUnsent, !storeIsDown {
+            self = .deliver
+            return
+        }
         guard let copy, !copy.isSuspect, isRoaming || copy.home == node else {
             self = .load
+            return
+        }
+        if storeIsDown, cookieNamesThisNode {
+            self = .trust
             return
         }
         // With a save interval of 0 no age is young enough.

@@ -84,9 +84,10 @@ extension SessionCoherence {
 
     /// For the scavenger, in the session's lock: a request may have come in the meantime.
     func expireIfDue(_ copy: SessionCopy) async throws {
-        guard local.find(copy.id) === copy, copy.withState({ $0.record.expiresAt }) <= clock.wallMilliseconds() else {
-            return
-        }
+        guard local.find(copy.id) === copy, copy.withState({ $0.expiresAt }) <= clock.wallMilliseconds(),
+            // Of a server that is known to be down, it is asked about later.
+            copy.isUnplanted || store.isAvailable(server: copy.keys.server)
+        else { return }
         _ = try await expire(copy)
     }
 
@@ -95,6 +96,10 @@ extension SessionCoherence {
     /// - Returns: `false` if another node has the session, which may be alive there.
     func expire(_ copy: SessionCopy) async throws -> Bool {
         let judged = copy.withState { Judged(home: $0.record.home, epoch: $0.record.epoch) }
+        if copy.isUnplanted {
+            forget(copy.id)
+            return true
+        }
         let found = try await read(copy.keys)
         if isRoaming, case .record(let record) = found.stored,
             record.expiresAt + expiryTolerance > clock.wallMilliseconds()
@@ -105,14 +110,17 @@ extension SessionCoherence {
         }
         local.remove(copy)
         switch found.stored {
-        // An id that was changed may still be read.
-        case .tombstone(let tombstone): return tombstone.alias == nil
+        case .tombstone(let tombstone):
+            // An id that was changed may still be read.
+            guard tombstone.alias == nil else { return false }
         // The expiry is that node's to judge.
         case .record(let record) where !judged.isAbout(record): return false
         // Gone from the store as well. Only if nobody has touched it since was it this node's to end.
-        case nil where found.counter != judged.epoch: return true
+        case nil where found.counter != judged.epoch: break
         case .record, nil:
-            return try await end(copy.id, copy.keys, reason: .expired, judged: judged) != .not
+            if try await end(copy.id, copy.keys, reason: .expired, judged: judged) == .not { return false }
         }
+        forget(copy.id)
+        return true
     }
 }

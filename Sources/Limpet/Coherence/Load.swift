@@ -1,28 +1,65 @@
-/// A request finds its session: rules R1 to R4, and R18 where the store has lost it.
+/// A request finds its session: rules R1 to R4, R18 where the store has lost it, and R25 where it cannot be asked.
 extension SessionCoherence {
     /// Finds the session of a cookie; `nil` if there is none.
     ///
     /// The sticky path ends in this function, without a store call and without suspension.
     func checkout(_ cookie: SessionCookie.Presented) async throws -> Checkout? {
         let now = clock.monotonicNanoseconds()
-        guard let copy = local.find(cookie.id) else { return try await load(cookie, copy: nil, startedAt: now) }
+        guard let copy = local.find(cookie.id) ?? dropped(cookie.id) else {
+            return try await load(cookie, copy: nil, startedAt: now)
+        }
+        let storeIsDown = isStoreDown(copy.keys)
         let decision = copy.withState { state in
             ReadDecision(
-                copy: .init(home: state.record.home, isSuspect: state.isSuspect, verifiedAt: state.verifiedAt),
+                copy: .init(
+                    home: state.record.home, isSuspect: state.isSuspect, verifiedAt: state.verifiedAt,
+                    hasUnsent: state.unsent != nil),
                 node: node, isRoaming: isRoaming, cookieNamesThisNode: cookie.namesThisNode,
                 watchIsFresh: watch.isFresh(copy.keys.server, now: now), now: now,
-                saveInterval: saveIntervalNanoseconds)
+                saveInterval: saveIntervalNanoseconds, storeIsDown: storeIsDown)
         }
         switch decision {
         case .trust:
             return try await use(copy, cookie, source: .local, startedAt: now)
+        case _ where storeIsDown && !keeps(.r25):
+            return try await use(copy, cookie, source: .local, startedAt: now)
         case .verify:
-            guard try await verify(copy, at: now) else {
-                return try await load(cookie, copy: copy, startedAt: now)
+            let isCurrent: Bool
+            do throws(SessionError) {
+                isCurrent = try await verify(copy, at: now)
+            } catch {
+                guard cookie.namesThisNode, mayServe(after: error) else { throw error }
+                return try await use(copy, cookie, source: .local, startedAt: now)
             }
+            guard isCurrent else { return try await load(cookie, copy: copy, startedAt: now) }
             return try await use(copy, cookie, source: .verified, startedAt: now)
         case .load:
             return try await load(cookie, copy: copy, startedAt: now)
+        case .deliver:
+            return try await deliver(copy, cookie, startedAt: now)
+        }
+    }
+
+    /// A copy that was dropped with changes that the store has not: it is the only place that has them, and no more than that.
+    private func dropped(_ id: SessionID) -> SessionCopy? {
+        guard let copy = unsent.find(id) else { return nil }
+        copy.withState { $0.isSuspect = true }
+        return copy
+    }
+
+    /// R25: the store is back before the session's changes were delivered: this request does it.
+    private func deliver(
+        _ copy: SessionCopy, _ cookie: SessionCookie.Presented, startedAt: UInt64
+    ) async throws -> Checkout? {
+        do {
+            switch try await settle(copy, cookieNamesThisNode: cookie.namesThisNode) {
+            case .stored, .unsent: return try await use(copy, cookie, source: .store, startedAt: startedAt)
+            case .gone, .lost: return try await load(cookie, copy: local.find(cookie.id), startedAt: startedAt)
+            }
+        } catch let error as SessionError
+            where cookie.namesThisNode && mayServe(after: error) && !copy.withState({ $0.isSuspect })
+        {
+            return try await use(copy, cookie, source: .local, startedAt: startedAt)
         }
     }
 
@@ -47,7 +84,7 @@ extension SessionCoherence {
     ) async throws -> Checkout? {
         let now = clock.wallMilliseconds()
         let checkout = copy.withState { state -> Checkout? in
-            guard state.record.expiresAt > now else { return nil }
+            guard state.expiresAt > now else { return nil }
             access(&state, at: now)
             return Checkout(
                 copy: copy, state: state, source: source, startedAt: startedAt, routeIsStale: !cookie.namesThisNode,
@@ -55,9 +92,7 @@ extension SessionCoherence {
                     accessedAt: state.record.accessedAt, savedAt: state.savedAt, saveInterval: saveIntervalMilliseconds)
             )
         }
-        guard let checkout else {
-            return try await expire(copy) ? nil : try await load(cookie, copy: nil, startedAt: startedAt)
-        }
+        guard let checkout else { return try await expire(copy) ? nil : try await self.checkout(cookie) }
         switch source {
         case .local: statistics.localHits.add(1)
         case .verified: statistics.verified.add(1)
@@ -98,7 +133,7 @@ extension SessionCoherence {
             switch decision {
             case .gone(let tombstone):
                 if try await undo(tombstone, cookie.id) { continue }
-                local.remove(cookie.id)
+                forget(cookie.id)
                 if tombstone.reason != .rotated { return newCheckout(replacesEnded: true) }
                 return readOnlyCheckout(tombstone, cookie.id, startedAt: startedAt)
             case .notFound:
@@ -239,7 +274,7 @@ extension SessionCoherence {
 
     /// What R18 needs to know of a copy.
     func republishable(_ state: SessionCopy.State) -> RepublishRule.Copy {
-        .init(isHome: state.record.home == node, epoch: state.record.epoch, expiresAt: state.record.expiresAt)
+        .init(isHome: state.record.home == node, epoch: state.record.epoch, expiresAt: state.expiresAt)
     }
 
     /// A copy whose record is missing, and that may not be put back for this request: forgotten if it is of no use any more,
@@ -250,7 +285,7 @@ extension SessionCoherence {
             return RepublishRule.isOvertaken(
                 copy: republishable(state), counter: counter, now: clock.wallMilliseconds())
         }
-        if isOvertaken { local.remove(copy) } else { watch.doubt(copy.keys.server, [copy]) }
+        if isOvertaken { forget(copy) } else { watch.doubt(copy.keys.server, [copy]) }
     }
 
     /// Makes the epoch counter, or raises it, to a record's epoch.
@@ -295,7 +330,7 @@ extension SessionCoherence {
         }
     }
 
-    private func epoch(_ keys: SessionStoreKeys) async throws(SessionError) -> Epoch? {
+    func epoch(_ keys: SessionStoreKeys) async throws(SessionError) -> Epoch? {
         do {
             return try await store.get(keys.epoch).map(Self.counter)
         } catch {

@@ -104,7 +104,7 @@ extension SessionCoherence {
             changes.attributes.updateValue(record.attributes[name], forKey: name)
         }
         changes.maxInactive = record.maxInactive
-        return try await commit(changes, to: copy, cookieNamesThisNode: true)
+        return try await send(changes, to: copy, cookieNamesThisNode: true)
     }
 
     // MARK: The old id

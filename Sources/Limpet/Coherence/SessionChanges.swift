@@ -18,6 +18,14 @@ struct SessionChanges: Sendable {
     /// Whether the request has only read.
     var isEmpty: Bool { !isDirty && ending == .stays }
 
+    /// These changes, and then those of a later request.
+    func merging(_ later: SessionChanges) -> SessionChanges {
+        var merged = self
+        for (name, attribute) in later.attributes { merged.attributes.updateValue(attribute, forKey: name) }
+        if let maxInactive = later.maxInactive { merged.maxInactive = maxInactive }
+        return merged
+    }
+
     /// Puts this request's changes, and nothing else, on a record.
     func apply(to record: inout SessionRecord) {
         for (name, attribute) in attributes { record.attributes[name] = attribute }
@@ -95,8 +103,8 @@ struct Checkout: Sendable {
         epoch = state.record.epoch
         createdAt = state.record.createdAt
         lastAccessedAt = state.record.lastAccessedAt
-        maxInactive = state.record.maxInactive
-        attributes = state.record.attributes
+        maxInactive = state.unsent?.changes.maxInactive ?? state.record.maxInactive
+        attributes = state.unsent == nil ? state.record.attributes : state.current.attributes
         self.routeIsStale = routeIsStale
         replacesEnded = false
         self.isAccessSaveDue = isAccessSaveDue

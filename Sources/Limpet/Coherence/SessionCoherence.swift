@@ -27,6 +27,7 @@ final class SessionCoherence: Sendable {
     let watch: PeerWatch
     let membership: Membership
     let rotations = FailedRotations()
+    let unsent = UnsentSessions()
     let clock: any NodeClock
     let events: SessionEvents
     let statistics: SessionStatistics
@@ -36,21 +37,23 @@ final class SessionCoherence: Sendable {
 
     /// - Parameter broken: a rule that is not kept, to prove that somebody notices.
     init(
-        store: StoreGuard, configuration: SessionConfiguration, locks: SessionLocks, clock: any NodeClock,
+        store: any SharedStore, configuration: SessionConfiguration, locks: SessionLocks, clock: any NodeClock,
         events: SessionEvents, statistics: SessionStatistics, logger: Logger, broken: Rule?
     ) {
         node = NodeIdentity(name: configuration.node, incarnation: .random())
         self.configuration = configuration
-        self.store = store
+        self.store = StoreGuard(
+            store, timeout: configuration.store.timeout, clock: clock, statistics: statistics, logger: logger,
+            recovered: { [unsent] in unsent.wake() })
         names = StoreNames(
             prefix: configuration.store.prefix, contextPath: configuration.contextPath,
             virtualHost: configuration.virtualHost, servers: { store.server(ofGroup: $0) })
-        refresh = TokenRefresh(store: store)
+        refresh = TokenRefresh(store: self.store)
         watch = PeerWatch(
             servers: store.serverCount, node: node.name, names: names, interval: configuration.peerPoll)
         isRoaming = configuration.mode == .roaming
         membership = Membership(
-            node: node, store: store, names: names, local: local, poll: configuration.peerPoll, clock: clock,
+            node: node, store: self.store, names: names, local: local, poll: configuration.peerPoll, clock: clock,
             events: events, logger: logger, broken: broken)
         self.clock = clock
         self.events = events
@@ -58,6 +61,7 @@ final class SessionCoherence: Sendable {
         self.locks = locks
         self.logger = logger
         self.broken = broken
+        servesWithoutStore = configuration.mode == .sticky && configuration.store.whenUnavailable == .local
         saveIntervalNanoseconds = configuration.saveInterval.nanoseconds
         saveIntervalMilliseconds = configuration.saveInterval.milliseconds
         latestAttemptNanoseconds = (configuration.store.timeout * Self.attemptTimeouts).nanoseconds
@@ -69,6 +73,8 @@ final class SessionCoherence: Sendable {
     /// The balancer has no affinity: a session may be used on any node.
     let isRoaming: Bool
     let saveIntervalNanoseconds: UInt64
+    /// R25: not in roaming mode, which promises that nothing stale is ever read.
+    let servesWithoutStore: Bool
     let saveIntervalMilliseconds: Int64
     private let latestAttemptNanoseconds: UInt64
 

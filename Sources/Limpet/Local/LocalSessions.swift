@@ -45,7 +45,7 @@ final class LocalSessions: Sendable {
     ///
     /// A copy of another generation is not kept: a request that had it may still be on its way to here.
     func insert(_ copy: SessionCopy) {
-        let due = copy.withState { $0.record.expiresAt }
+        let due = copy.withState { $0.expiresAt }
         shard(copy.id).contents.withLock { contents in
             guard copy.keys.generation == contents.generation else { return }
             if let slot = contents.slots[copy.id], slot.copy === copy, slot.due <= due { return }
@@ -105,7 +105,7 @@ final class LocalSessions: Sendable {
                 while let due = contents.expiry.min, due.at <= now {
                     contents.expiry.removeMin()
                     guard let slot = contents.slots[due.id], slot.due == due.at else { continue }
-                    var next = slot.copy.withState { $0.record.expiresAt }
+                    var next = slot.copy.withState { $0.expiresAt }
                     if next <= now {
                         expired.append(slot.copy)
                         next = now + delay

@@ -5,5 +5,6 @@ enum LogKey {
     static let milliseconds = "limpet.milliseconds"
     static let node = "limpet.node"
     static let peer = "limpet.peer"
+    static let sessions = "limpet.sessions"
     static let server = "limpet.server"
 }

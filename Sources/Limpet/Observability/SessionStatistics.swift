@@ -32,6 +32,8 @@ final class SessionStatistics: Sendable {
     let unknownOutcomes = Counter()
     let unknownOutcomesResolved = Counter()
     let storeOutages = Counter()
+    let unsentDelivered = Counter()
+    let unsentDropped = Counter()
     let storeGets = Counter()
     let storePuts = Counter()
     let storeIncrements = Counter()
@@ -89,6 +91,12 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
     public var unknownOutcomesResolved = 0
     /// How often a server of the store was left alone because it did not answer.
     public var storeOutages = 0
+    /// Sessions whose changes wait here until the store is back, now (`store.whenUnavailable`: `local`).
+    public var unsentSessions = 0
+    /// How often a session's changes waited, and were acknowledged by the store since.
+    public var unsentDelivered = 0
+    /// How often a session's changes waited in vain: they were superseded by its end, or the store has no room for them.
+    public var unsentDropped = 0
     /// Calls of the store by kind.
     public var storeOperations = StoreOperations()
     /// Sessions in this node's memory now.
@@ -115,7 +123,7 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
         }
     }
 
-    init(_ statistics: SessionStatistics, sessionsInMemory: Int, sessionsEntered: Int) {
+    init(_ statistics: SessionStatistics, sessionsInMemory: Int, sessionsEntered: Int, unsentSessions: Int) {
         localHits = statistics.localHits.value
         verified = statistics.verified.value
         loads = statistics.loads.value
@@ -138,11 +146,14 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
         unknownOutcomes = statistics.unknownOutcomes.value
         unknownOutcomesResolved = statistics.unknownOutcomesResolved.value
         storeOutages = statistics.storeOutages.value
+        unsentDelivered = statistics.unsentDelivered.value
+        unsentDropped = statistics.unsentDropped.value
         storeOperations = StoreOperations(
             get: statistics.storeGets.value, put: statistics.storePuts.value,
             increment: statistics.storeIncrements.value, touch: statistics.storeTouches.value,
             delete: statistics.storeDeletes.value)
         self.sessionsInMemory = sessionsInMemory
         self.sessionsEntered = sessionsEntered
+        self.unsentSessions = unsentSessions
     }
 }

@@ -35,6 +35,8 @@ public struct StoreError: Error, Sendable, CustomStringConvertible {
     public let message: String
     /// Whether a write that failed may have happened all the same, or may still happen: it was sent, and nobody knows.
     public let mayHaveTakenEffect: Bool
+    /// Whether the server was not asked, since it is known to be down.
+    let wasRefused: Bool
 
     /// Makes an error: for stores.
     ///
@@ -45,7 +47,18 @@ public struct StoreError: Error, Sendable, CustomStringConvertible {
         self.code = code
         self.message = message
         self.mayHaveTakenEffect = mayHaveTakenEffect
+        wasRefused = false
     }
+
+    private init(refusal message: String) {
+        code = .unavailable
+        self.message = message
+        mayHaveTakenEffect = false
+        wasRefused = true
+    }
+
+    /// The server's circuit breaker is open.
+    static let refused = StoreError(refusal: "the server has not answered for a while and is not asked")
 
     /// Code and message.
     public var description: String { "\(code): \(message)" }

@@ -76,7 +76,7 @@ final class StoreGuard: Sendable {
         _ keys: [StoreKey], of server: Server?, isProbe: Bool
     ) async -> [Result<StoreEntry?, StoreError>] {
         let admission = admit(server, isProbe: isProbe)
-        if case .refuse = admission { return keys.map { _ in .failure(Self.isOpen) } }
+        if case .refuse = admission { return keys.map { _ in .failure(StoreError.refused) } }
         statistics.storeGets.add(1)
         let results = await store.get(keys)
         note(Array(keys.indices), of: keys, results, server, admission)
@@ -95,7 +95,7 @@ final class StoreGuard: Sendable {
             }
         }
         let asked = parts.flatMap { part in if case .refuse = part.admission { [Int]() } else { part.indices } }
-        var results = [Result<StoreEntry?, StoreError>](repeating: .failure(Self.isOpen), count: keys.count)
+        var results = [Result<StoreEntry?, StoreError>](repeating: .failure(StoreError.refused), count: keys.count)
         if !asked.isEmpty {
             statistics.storeGets.add(1)
             for (index, result) in zip(asked, await store.get(asked.map { keys[$0] })) { results[index] = result }
@@ -178,9 +178,6 @@ final class StoreGuard: Sendable {
 
     // MARK: Breakers
 
-    private static let isOpen = StoreError(
-        .unavailable, "the server has not answered for a while and is not asked", mayHaveTakenEffect: false)
-
     /// The server of a key; `nil` for a placement that is none, which the store refuses.
     private func server(of key: StoreKey) -> Server? {
         switch key.placement {
@@ -207,7 +204,7 @@ final class StoreGuard: Sendable {
             note([0], of: [key], results, server, admission)
             admission = admit(server, isProbe: false)
         }
-        guard case .call = admission else { throw Self.isOpen }
+        guard case .call = admission else { throw StoreError.refused }
         do {
             let value = try await call()
             note(.answered([key]), server, admission)

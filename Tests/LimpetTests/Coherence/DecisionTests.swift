@@ -10,11 +10,11 @@ struct DecisionTests {
 
     private func read(
         _ copy: ReadDecision.Copy?, route: Bool = true, isRoaming: Bool = false, watch: Bool = true, now: UInt64 = 100,
-        saveInterval: UInt64 = 60
+        saveInterval: UInt64 = 60, storeIsDown: Bool = false
     ) -> ReadDecision {
         ReadDecision(
             copy: copy, node: here, isRoaming: isRoaming, cookieNamesThisNode: route, watchIsFresh: watch, now: now,
-            saveInterval: saveInterval)
+            saveInterval: saveInterval, storeIsDown: storeIsDown)
     }
 
     private func record(home: NodeIdentity? = nil, epoch: UInt64 = 5, accessedAt: Int64 = 0) -> SessionRecord {
@@ -71,6 +71,23 @@ struct DecisionTests {
 
     @Test func `R1: a save interval of 0 trusts nothing`() {
         #expect(read(.init(home: here, verifiedAt: 100), saveInterval: 0) == .verify)
+    }
+
+    @Test func `R25: while the store is down age does not count, but home, incarnation, route and suspicion do`() {
+        #expect(read(.init(home: here, verifiedAt: nil), watch: false, storeIsDown: true) == .trust)
+        #expect(read(.init(home: here, verifiedAt: 1), saveInterval: 0, storeIsDown: true) == .trust)
+        #expect(read(.init(home: here, verifiedAt: 99), route: false, storeIsDown: true) == .verify)
+        #expect(read(.init(home: here, isSuspect: true, verifiedAt: 99), storeIsDown: true) == .load)
+        #expect(read(.init(home: earlier, verifiedAt: 99), storeIsDown: true) == .load)
+        #expect(read(.init(home: there, verifiedAt: 99), storeIsDown: true) == .load)
+        #expect(read(nil, storeIsDown: true) == .load)
+    }
+
+    @Test func `R25: unsent changes are used while the store is down and sent first when it is back`() {
+        #expect(read(.init(home: here, verifiedAt: 99, hasUnsent: true), storeIsDown: true) == .trust)
+        #expect(read(.init(home: here, verifiedAt: 99, hasUnsent: true)) == .deliver)
+        #expect(read(.init(home: here, isSuspect: true, verifiedAt: nil, hasUnsent: true)) == .deliver)
+        #expect(read(.init(home: here, isSuspect: true, hasUnsent: true), storeIsDown: true) == .load)
     }
 
     private func load(

@@ -176,12 +176,19 @@ final class TwoServers: SharedStore {
         }
     }
 
+    /// Each of the two stores has one server, number 0.
+    private func own(_ key: StoreKey) -> StoreKey {
+        if case .server = key.placement { StoreKey(key.name, placement: .server(0)) } else { key }
+    }
+
     func get(_ keys: [StoreKey]) async -> [Result<StoreEntry?, StoreError>] {
         var results = [Result<StoreEntry?, StoreError>](repeating: .success(nil), count: keys.count)
         for (number, server) in servers.enumerated() {
             let indices = keys.indices.filter { self.server(of: keys[$0]) === servers[number] }
             if indices.isEmpty { continue }
-            for (index, result) in zip(indices, await server.get(indices.map { keys[$0] })) { results[index] = result }
+            for (index, result) in zip(indices, await server.get(indices.map { own(keys[$0]) })) {
+                results[index] = result
+            }
         }
         return results
     }
@@ -189,19 +196,19 @@ final class TwoServers: SharedStore {
     func put(
         _ bytes: [UInt8], for key: StoreKey, timeToLive: Duration, if condition: StoreCondition
     ) async throws(StoreError) -> StorePut {
-        try await server(of: key).put(bytes, for: key, timeToLive: timeToLive, if: condition)
+        try await server(of: key).put(bytes, for: own(key), timeToLive: timeToLive, if: condition)
     }
 
     func increment(_ keys: [StoreKey], by amount: UInt64) async throws(StoreError) -> [UInt64?] {
-        try await server(of: keys[0]).increment(keys, by: amount)
+        try await server(of: keys[0]).increment(keys.map(own), by: amount)
     }
 
     func touch(_ key: StoreKey, timeToLive: Duration) async throws(StoreError) -> Bool {
-        try await server(of: key).touch(key, timeToLive: timeToLive)
+        try await server(of: key).touch(own(key), timeToLive: timeToLive)
     }
 
     func delete(_ key: StoreKey, ifUnchangedSince token: StoreToken?) async throws(StoreError) -> StoreDelete {
-        try await server(of: key).delete(key, ifUnchangedSince: token)
+        try await server(of: key).delete(own(key), ifUnchangedSince: token)
     }
 }
 
