@@ -124,6 +124,10 @@ extension SessionCoherence {
     ) async throws -> Bool {
         let timeToLive = timeToLive(maxInactive: record.maxInactive)
         let asked = clock.monotonicNanoseconds()
+        // Another node may take the session over, and the watch drop the copy, before the answer is here.
+        let arrival = watch.expect(copy.keys)
+        var written: SessionCopy?
+        defer { watch.arrived(arrival, written) }
         if !keeps(.r13) {
             copy.withState { state in
                 state.record = record
@@ -136,6 +140,7 @@ extension SessionCoherence {
             {
             case .stored(let newToken):
                 acknowledge(record, token: newToken, copy, verifiedAt: asked)
+                written = copy
             case .conflict:
                 copy.withState { $0.token = nil }
                 statistics.conflicts.add(1)
@@ -268,6 +273,9 @@ extension SessionCoherence {
         changes.apply(to: &record)
         let timeToLive = timeToLive(maxInactive: record.maxInactive)
         let asked = clock.monotonicNanoseconds()
+        let arrival = watch.expect(copy.keys)
+        var planted: SessionCopy?
+        defer { watch.arrived(arrival, planted) }
         do {
             let bytes = try StoredSession.record(record).bytes(keys: copy.keys)
             // One that is there is this node's own, of an attempt that got no further.
@@ -275,6 +283,7 @@ extension SessionCoherence {
             switch try await store.putIfAbsent(bytes, for: copy.keys.data, timeToLive: timeToLive) {
             case .stored(let token):
                 acknowledge(record, token: token, copy, verifiedAt: asked)
+                planted = copy
                 return true
             case .conflict:
                 copy.withState { $0.unsent = $0.unsent?.afterUnknownOutcome }

@@ -81,6 +81,26 @@ struct WatchTests {
         try await a.request(Client(), cookie: cookie) { #expect($0[.count] == 2) }
     }
 
+    @Test func `a change that is noticed while a commit waits for its answer is not forgotten with it`() async throws {
+        let cluster = Cluster(tellsTokens: true)
+        let (a, b) = (try cluster.node("a"), try cluster.node("b"))
+        let client = Client()
+        try await a.request(client) { $0[.count] = 1 }
+        let cookie = client.cookie
+        // a's commit is in the store; before a learns so, b has the session, and a's watch has seen that.
+        let hold = a.store.next(.put, on: "d/").isHeldAfterEffect()
+        async let committing: Void = a.request(Client(), cookie: cookie) { $0[.other] = 1 }
+        await hold.waitUntilHeld()
+        try await b.request(client) { $0[.count] = 2 }
+        await a.poll()
+        hold.release()
+        try await committing
+        try await a.request(Client(), cookie: cookie) { session in
+            #expect(session[.count] == 2)
+            #expect(session[.other] == 1)
+        }
+    }
+
     @Test func `a takeover that died half-way costs the home a reload and nothing else`() async throws {
         let cluster = Cluster()
         let (a, b) = (try cluster.node("a"), try cluster.node("b"))
