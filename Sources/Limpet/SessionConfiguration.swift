@@ -87,6 +87,7 @@ public struct SessionConfiguration: ConfigurationSection, Hashable {
         /// What a node does while the store cannot be asked.
         public enum WhenUnavailable: String, Sendable, Hashable, CaseIterable {
             /// It goes on with the sessions that are at home in its memory, and delivers what they write when the store is back.
+            /// Not with ``SessionConfiguration/Mode/roaming``, which promises that nothing stale is ever read.
             case local
             /// It answers 503.
             case reject

@@ -55,7 +55,8 @@ public final class SessionManager: Service {
     /// Runs a handler with the request's session.
     ///
     /// A request without a session's cookie takes no lock, makes no store call and gets no cookie, until the handler writes a
-    /// value. What the handler wrote is acknowledged by the store before this returns; a handler that throws changes nothing.
+    /// value. What the handler wrote is acknowledged by the store before this returns, or, while the store is down, kept by
+    /// this node until it is back (`store.whenUnavailable`: `local`); a handler that throws changes nothing.
     ///
     /// - Parameters:
     ///   - requestFields: the request's header.

@@ -128,12 +128,7 @@ extension SessionCoherence {
         let arrival = watch.expect(copy.keys)
         var written: SessionCopy?
         defer { watch.arrived(arrival, written) }
-        if !keeps(.r13) {
-            copy.withState { state in
-                state.record = record
-                state.unsent = nil
-            }
-        }
+        if !keeps(.r13) { copy.withState { $0.record = record } }
         do {
             let bytes = try StoredSession.record(record).bytes(keys: copy.keys)
             switch try await store.put(bytes, for: copy.keys.data, timeToLive: timeToLive, if: .unchanged(since: token))

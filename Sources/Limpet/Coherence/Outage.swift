@@ -141,6 +141,11 @@ extension SessionCoherence {
 
     /// In the session's lock: sends what is unsent, alone.
     func settle(_ copy: SessionCopy, cookieNamesThisNode: Bool) async throws -> Committed {
+        guard copy.keys.generation == names.generation else {
+            // All sessions were ended since.
+            forget(copy.id)
+            return .gone(.invalidated)
+        }
         do {
             return try await send(SessionChanges(), to: copy, cookieNamesThisNode: cookieNamesThisNode)
         } catch let error as SessionError where error.code == .tooLarge {

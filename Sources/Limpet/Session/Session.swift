@@ -8,8 +8,8 @@ import Logging
 
 /// A session, as long as one request has it: everything here is synchronous and in memory.
 ///
-/// Reads see what the request has written. What it wrote is in the store before the response leaves, or the request
-/// fails; then the session is sealed, and a later write (from a body that still streams) is refused, said in the log and
+/// Reads see what the request has written. What it wrote is in the store before the response leaves (or kept for it, while
+/// the store is down), or the request fails; then the session is sealed, and a later write (from a body that still streams) is refused, said in the log and
 /// counted. Child tasks may share the session; use ``update(_:default:_:)`` where they change the same attribute.
 public final class Session: Sendable {
     /// Where this request found its session.
