@@ -282,6 +282,22 @@ struct OutageTests {
         #expect(a.events.all + b.events.all == ["created", "invalidated"])
     }
 
+    @Test func `the end of all sessions meanwhile is one`() async throws {
+        let a = try node("a")
+        let b = try node("b")
+        let client = Client()
+        try await a.request(client) { $0[.count] = 1 }
+        await b.poll()
+        await a.loseStore(cluster)
+        try await a.request(client) { $0[.count] = 2 }
+        try await b.sessions.cluster.clear()
+        await a.regainStore()
+        #expect(a.sessions.statistics.unsentSessions == 1)
+        try await a.request(client) { #expect($0.isNew) }
+        #expect(a.sessions.statistics.unsentSessions == 0)
+        #expect(a.sessions.statistics.unsentDropped == 1)
+    }
+
     @Test func `a store that comes back empty gets session and changes`() async throws {
         let a = try node("a")
         let client = Client()
