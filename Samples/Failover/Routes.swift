@@ -43,6 +43,9 @@ struct Routes: Sendable {
         let attribute = request.path.hasPrefix("/attributes/") ? request.path.dropFirst("/attributes/".count) : ""
         switch (request.method, request.path) {
         case (.get, "/session"): return try json(SessionAnswer(session, node: sessions.node))
+        case (.get, "/explain"):
+            guard !session.isNew else { return try failure(.notFound, "the request has no session") }
+            return try json(try await sessions.explain(session.fingerprint))
         case (.post, "/count"):
             session[.count, default: 0] += 1
             return try json(CountAnswer(node: sessions.node, count: session[.count, default: 0]))
@@ -90,6 +93,10 @@ struct Routes: Sendable {
     private func json(_ answer: some Encodable, status: HTTPResponse.Status = .ok) throws -> ServerResponse {
         let encoder = JSONEncoder()
         encoder.outputFormatting = .sortedKeys
+        encoder.dateEncodingStrategy = .custom { date, encoder in
+            var container = encoder.singleValueContainer()
+            try container.encode(text(date))
+        }
         return .json(Array(try encoder.encode(answer)), status: status)
     }
 
@@ -149,8 +156,8 @@ private struct SessionAnswer: Encodable {
         // A text: many JSON readers keep only 53 bits of a number.
         try answer.encode(session.epoch.map { "\($0)" }, forKey: .epoch)
     }
+}
 
-    private func text(_ date: Date) -> String {
-        date.formatted(Date.ISO8601FormatStyle(includingFractionalSeconds: true))
-    }
+private func text(_ date: Date) -> String {
+    date.formatted(Date.ISO8601FormatStyle(includingFractionalSeconds: true))
 }

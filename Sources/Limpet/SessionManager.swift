@@ -124,6 +124,21 @@ public final class SessionManager: Service {
             unsentSessions: coherence.unsent.count)
     }
 
+    /// Tells what the store and this node know of a session, for people who look for the reason of something. Changes nothing,
+    /// and waits for no request.
+    ///
+    /// - Throws: ``SessionError`` if the store cannot be asked.
+    public func explain(_ id: SessionID) async throws(SessionError) -> SessionExplanation {
+        try await explain(SessionFingerprint(id))
+    }
+
+    /// Tells what the store and this node know of a session, by its fingerprint.
+    ///
+    /// - Throws: ``SessionError`` if the store cannot be asked.
+    public func explain(_ fingerprint: SessionFingerprint) async throws(SessionError) -> SessionExplanation {
+        try await coherence.explain(fingerprint)
+    }
+
     /// Reads tokens behind the answers, ends what has expired, and delivers what waits for the store, until graceful
     /// shutdown.
     public func run() async throws {

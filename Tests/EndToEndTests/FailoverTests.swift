@@ -145,6 +145,10 @@ struct FailoverTests {
         #expect(client.cookie != before)
         for node in [a, b] {
             #expect(try await client.request("GET", port: node.port, "/session").json("count") == "1")
+            let told = try await client.request("GET", port: node.port, "/explain")
+            #expect(told.body.contains(#""kind":"record""#))
+            let id = try #require(client.cookie).dropFirst("session=".count).prefix(24)
+            #expect(!told.body.contains(id))
             // A page's other requests may still be under way with the old id.
             let old = try await HTTPClient().request("GET", port: node.port, "/session", cookie: before)
             #expect(try old.json("isNew") == "false")

@@ -47,6 +47,7 @@ extension SessionCoherence {
             case .gone(let tombstone):
                 if case .unknown = state.unsent?.planting { tellCreated(copy.keys) }
                 forget(copy.id)
+                refused(copy.keys)
                 return .gone(tombstone.reason)
             case .adopt:
                 if let token, try await swap(copy, state, token, changes) { return .stored(merged: false) }
@@ -67,6 +68,12 @@ extension SessionCoherence {
             }
         }
         throw tooManyConflicts()
+    }
+
+    /// A write met the session's end.
+    func refused(_ keys: SessionStoreKeys) {
+        statistics.writesRefused.add(1)
+        note(.writeRefused, keys)
     }
 
     /// R7: one conditional write under the copy's own epoch. `false` if the store refused it.
@@ -116,6 +123,7 @@ extension SessionCoherence {
         }
         merged = copy
         statistics.merges.add(1)
+        note(.merged, copy.keys, with: newer.home.name)
         return true
     }
 
@@ -139,6 +147,7 @@ extension SessionCoherence {
             case .conflict:
                 copy.withState { $0.token = nil }
                 statistics.conflicts.add(1)
+                note(.conflict, copy.keys)
                 return false
             }
         } catch {
@@ -164,6 +173,7 @@ extension SessionCoherence {
         // Its place in the index of expiry may be earlier now.
         local.insert(copy)
         statistics.commits.add(1)
+        note(.committed, copy.keys)
         if token == nil { refresh.add(copy) }
         guard let sent else { return }
         unsent.remove(copy.id)
@@ -174,6 +184,7 @@ extension SessionCoherence {
     /// R12: whatever became of it, this copy is read from no more if the write may be there.
     private func noteFailure(_ error: StoreError, of copy: SessionCopy) {
         guard error.mayHaveTakenEffect, keeps(.r12) else { return }
+        note(.unknownOutcome, copy.keys)
         copy.withState { state in
             state.isSuspect = true
             state.unsent = state.unsent?.afterUnknownOutcome
@@ -257,6 +268,7 @@ extension SessionCoherence {
     private func tellCreated(_ keys: SessionStoreKeys) {
         statistics.created.add(1)
         events.created(SessionFingerprint(keys))
+        note(.created, keys)
     }
 
     /// R16 for a session that was begun while the store was down. `false` if an earlier attempt, which nobody answered, has

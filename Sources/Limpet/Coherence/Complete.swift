@@ -23,7 +23,10 @@ extension SessionCoherence {
             if checkout.isReadOnly {
                 // The client has, or will have, its new cookie: this answer must not touch it. A log-out must not be acknowledged
                 // either, while the session lives under the new id.
-                guard changes.isEmpty else { throw Self.idChanged }
+                guard changes.isEmpty else {
+                    if let id = checkout.id { refused(names.keys(of: id)) }
+                    throw Self.idChanged
+                }
                 return .keepCookie
             }
             try refuseIfTooLong(changes, checkout)

@@ -38,6 +38,7 @@ extension SessionCoherence {
             guard try await isBuried(keys, tombstone, decision, token) else { continue }
             // A change of the id ends no session.
             if reason != .rotated {
+                note(.ended, keys)
                 statistics.destroyed.add(1)
                 events.destroyed(SessionFingerprint(keys), reason == .expired ? .expired : .invalidated)
             }
@@ -74,6 +75,7 @@ extension SessionCoherence {
                 return true
             }
             statistics.conflicts.add(1)
+            note(.conflict, keys)
             return false
         } catch let error as StoreError where error.mayHaveTakenEffect {
             return false

@@ -69,6 +69,7 @@ extension SessionCoherence {
         return copy.withState { state in
             guard counter == state.record.epoch else {
                 // Whatever becomes of this request, the copy is trusted no more.
+                note(.foundStale, copy.keys)
                 state.verifiedAt = nil
                 return false
             }
@@ -135,7 +136,7 @@ extension SessionCoherence {
                 if try await undo(tombstone, cookie.id) { continue }
                 forget(cookie.id)
                 if tombstone.reason != .rotated { return newCheckout(replacesEnded: true) }
-                return readOnlyCheckout(tombstone, cookie.id, startedAt: startedAt)
+                return readOnlyCheckout(tombstone, cookie.id, keys, startedAt: startedAt)
             case .notFound:
                 if let copy { setAside(copy, counter: found.counter) }
                 guard try await mayBeElsewhere(cookie, keys, found, &search) else { return nil }
@@ -165,7 +166,12 @@ extension SessionCoherence {
                 guard let taken else { continue }
                 loaded = taken
                 statistics.loads.add(1)
-                if !isRoaming, record.home != node { statistics.takeovers.add(1) }
+                if !isRoaming, record.home != node {
+                    statistics.takeovers.add(1)
+                    note(.takenOver, keys, with: record.home.name)
+                } else {
+                    note(.loaded, keys)
+                }
                 let state = taken.snapshot
                 return Checkout(
                     copy: taken, state: state, source: .store, startedAt: startedAt,
@@ -206,10 +212,14 @@ extension SessionCoherence {
                 return copy
             case .conflict:
                 statistics.conflicts.add(1)
+                note(.conflict, keys)
                 return nil
             }
         } catch {
-            if error.mayHaveTakenEffect { return nil }
+            if error.mayHaveTakenEffect {
+                note(.unknownOutcome, keys)
+                return nil
+            }
             throw SessionError(error)
         }
     }
@@ -254,6 +264,7 @@ extension SessionCoherence {
             switch try await store.putIfAbsent(bytes, for: copy.keys.data, timeToLive: timeToLive) {
             case .conflict:
                 copy.withState { $0.isSuspect = true }
+                note(.suspected, copy.keys)
                 return false
             case .stored(let token):
                 copy.withState { state in
@@ -263,6 +274,7 @@ extension SessionCoherence {
                     state.isSuspect = false
                 }
                 statistics.republished.add(1)
+                note(.republished, copy.keys)
                 if token == nil { refresh.add(copy) }
                 try await make(copy.keys, atLeast: record.epoch, timeToLive: timeToLive)
                 return true
@@ -285,6 +297,7 @@ extension SessionCoherence {
             return RepublishRule.isOvertaken(
                 copy: republishable(state), counter: counter, now: clock.wallMilliseconds())
         }
+        note(isOvertaken ? .dropped : .suspected, copy.keys)
         if isOvertaken { forget(copy) } else { watch.doubt(copy.keys.server, [copy]) }
     }
 

@@ -20,7 +20,8 @@ extension SessionCoherence {
         let keys = names.keys(ofDigest: id.digest, generation: copy.keys.generation)
         let fresh = try await plant(renamed(old.record, changes), id: id, keys: keys)
         var rotation = Rotation(
-            id: copy.id, freshID: id, nonce: Tombstone.Nonce(), readable: oldIDReadable, replaced: old.record)
+            id: copy.id, keys: copy.keys, freshID: id, freshKeys: keys, nonce: Tombstone.Nonce(),
+            readable: oldIDReadable, replaced: old.record)
         do {
             return try await retire(copy, old, for: fresh, changes, &rotation)
         } catch {
@@ -49,6 +50,7 @@ extension SessionCoherence {
                 decision = EndDecision(stored: stored, nonce: rotation.nonce)
                 if case .lost(let other) = decision {
                     local.remove(copy.id)
+                    refused(copy.keys)
                     try await end(fresh.id, fresh.keys, reason: .rotated)
                     return .gone(other.reason)
                 }
@@ -62,6 +64,8 @@ extension SessionCoherence {
             if try await isRetired(copy.keys, &rotation, decision, token) {
                 local.remove(copy.id)
                 statistics.commits.add(1)
+                note(.idChanged, copy.keys)
+                note(.idGiven, fresh.keys)
                 return .renamed(fresh.id)
             }
             token = nil
@@ -112,11 +116,14 @@ extension SessionCoherence {
     /// What an id that was changed a moment ago still reads; `nil` if nothing.
     ///
     /// No copy of it is kept, no access time saved and no cookie set: the client has another one by now, or will.
-    func readOnlyCheckout(_ tombstone: Tombstone, _ id: SessionID, startedAt: UInt64) -> Checkout? {
+    func readOnlyCheckout(
+        _ tombstone: Tombstone, _ id: SessionID, _ keys: SessionStoreKeys, startedAt: UInt64
+    ) -> Checkout? {
         guard let alias = tombstone.alias,
             AliasRule.isReadable(alias, by: node, now: clock.wallMilliseconds(), slack: Self.slack.milliseconds)
         else { return nil }
         statistics.oldIDReads.add(1)
+        note(.readByOldID, keys)
         return Checkout(readOnly: alias.record, id: id, startedAt: startedAt)
     }
 
@@ -136,7 +143,7 @@ extension SessionCoherence {
     /// Nobody else could: the request's client was told that nothing has changed, and nobody knows the new id. The session of an old
     /// id that has ended since, or was changed again, is left alone: the tombstone cannot arrive there.
     private func settle(_ rotation: Rotation) async throws {
-        let keys = names.keys(of: rotation.id)
+        let keys = rotation.keys
         let (stored, token) = try await readData(keys)
         if var record = rotation.restored(from: stored), let token {
             let timeToLive = timeToLive(maxInactive: record.maxInactive)
@@ -150,12 +157,13 @@ extension SessionCoherence {
                     bytes, for: keys.data, timeToLive: timeToLive, if: .unchanged(since: token))
                 // Somebody came first: whoever asks next looks again.
                 guard case .stored = put else { return }
+                note(.idChangeUndone, keys)
             } catch {
                 throw SessionError(error)
             }
         }
         rotations.remove(rotation)
-        try await end(rotation.freshID, names.keys(of: rotation.freshID), reason: .rotated)
+        try await end(rotation.freshID, rotation.freshKeys, reason: .rotated)
     }
 
     /// Settles the changes of ids that failed, for clients that do not come back to this node.
@@ -171,7 +179,9 @@ extension SessionCoherence {
 /// One change of an id.
 struct Rotation: Sendable {
     let id: SessionID
+    let keys: SessionStoreKeys
     let freshID: SessionID
+    let freshKeys: SessionStoreKeys
     let nonce: Tombstone.Nonce
     /// How long the old id may be read.
     var readable: Duration

@@ -28,6 +28,7 @@ final class SessionCoherence: Sendable {
     let membership: Membership
     let rotations = FailedRotations()
     let unsent = UnsentSessions()
+    let history = SessionHistory()
     let clock: any NodeClock
     let events: SessionEvents
     let statistics: SessionStatistics

@@ -188,7 +188,12 @@ extension SessionCoherence {
             case .current:
                 break
             case .suspect:
-                copy.withState { $0.isSuspect = true }
+                // Looked at with each poll: told once.
+                let wasSuspect = copy.withState { state in
+                    defer { state.isSuspect = true }
+                    return state.isSuspect
+                }
+                if !wasSuspect { note(.suspected, copy.keys) }
                 watch.lookAgain(server, doubtful, isBusy: false)
             case .drop:
                 drop(copy)
@@ -205,6 +210,7 @@ extension SessionCoherence {
         copy.withState { $0.isSuspect = true }
         local.remove(copy)
         statistics.staleCopiesDropped.add(1)
+        note(.dropped, copy.keys)
     }
 
     /// R18 without a request: in the session's lock, so that no request stores a change beside it.

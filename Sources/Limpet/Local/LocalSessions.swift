@@ -41,6 +41,15 @@ final class LocalSessions: Sendable {
         shard(id).contents.withLock { $0.slots[id]?.copy }
     }
 
+    /// Finds a session by its hash. Looks at every copy there is: for people, not for requests.
+    func find(_ digest: [UInt8]) -> SessionCopy? {
+        for shard in shards {
+            let found = shard.contents.withLock { $0.slots.values.first { $0.copy.keys.digest == digest }?.copy }
+            if let found { return found }
+        }
+        return nil
+    }
+
     /// Keeps a copy. One that is kept already takes a new place in the index only if it expires earlier now.
     ///
     /// A copy of another generation is not kept: a request that had it may still be on its way to here.

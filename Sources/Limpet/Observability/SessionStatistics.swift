@@ -19,6 +19,7 @@ final class SessionStatistics: Sendable {
     let commits = Counter()
     let merges = Counter()
     let conflicts = Counter()
+    let writesRefused = Counter()
     let accessTimeSaves = Counter()
     let accessTimeSaveFailures = Counter()
     let republished = Counter()
@@ -65,6 +66,8 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
     public var merges = 0
     /// Conditional writes that the store refused.
     public var conflicts = 0
+    /// Writes that met the end of their session, or the end of its old id, and were refused.
+    public var writesRefused = 0
     /// Access times that were written without a change.
     public var accessTimeSaves = 0
     /// Access times that could not be written; they are with the next request.
@@ -133,6 +136,7 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
         commits = statistics.commits.value
         merges = statistics.merges.value
         conflicts = statistics.conflicts.value
+        writesRefused = statistics.writesRefused.value
         accessTimeSaves = statistics.accessTimeSaves.value
         accessTimeSaveFailures = statistics.accessTimeSaveFailures.value
         republished = statistics.republished.value
