@@ -144,13 +144,8 @@ public final class SessionManager: Service {
     public func run() async throws {
         logger.info("\(startLine)", metadata: [LogKey.node: "\(node)"])
         await cancelWhenGracefulShutdown { await self.work() }
-        await coherence.deliverUnsent()
-        let unsent = coherence.unsent.count
-        if unsent > 0 {
-            logger.error(
-                "The node stops while the store is down: what its sessions changed meanwhile is lost",
-                metadata: [LogKey.sessions: "\(unsent)", LogKey.node: "\(node)"])
-        }
+        // Who is cancelled has no time left.
+        if !Task.isCancelled { await coherence.drain() }
     }
 
     /// What the node does beside its requests, until the task is cancelled.
@@ -161,6 +156,8 @@ public final class SessionManager: Service {
             group.addTask { await self.coherence.runDelivery() }
             group.addTask { await self.endExpired() }
             group.addTask { await self.coherence.membership.run() }
+            group.addTask { await self.coherence.runRoster() }
+            group.addTask { await self.coherence.runBurials() }
         }
     }
 

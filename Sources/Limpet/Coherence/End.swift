@@ -1,7 +1,7 @@
 /// A session ends: rule R15.
 extension SessionCoherence {
     /// What a session's expiry was judged by. Whoever changed the session since has judged otherwise.
-    struct Judged {
+    struct Judged: Sendable, Equatable {
         let home: NodeIdentity
         let epoch: Epoch
 
@@ -20,13 +20,15 @@ extension SessionCoherence {
 
     /// R15: ends a session on all nodes. Whoever's tombstone it is, and nobody else, tells `destroyed`.
     ///
-    /// - Parameter judged: for an expiry, the only state of the session that may be ended.
+    /// - Parameters:
+    ///   - id: `nil` if it is not known: the session is not in this node's memory.
+    ///   - judged: for an expiry, the only state of the session that may be ended.
     @discardableResult
     func end(
-        _ id: SessionID, _ keys: SessionStoreKeys, reason: Tombstone.Reason, judged: Judged? = nil
+        _ id: SessionID?, _ keys: SessionStoreKeys, reason: Tombstone.Reason, judged: Judged? = nil
     ) async throws -> Ended {
         // Forgotten first: whatever happens below, this node serves it no more.
-        local.remove(id)
+        if let id { local.remove(id) }
         let tombstone = Tombstone(reason: reason)
         let began = clock.monotonicNanoseconds()
         for attempt in 0..<Self.attempts {

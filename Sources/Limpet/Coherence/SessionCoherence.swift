@@ -22,7 +22,7 @@ final class SessionCoherence: Sendable {
     let configuration: SessionConfiguration
     let store: StoreGuard
     let names: StoreNames
-    let local = LocalSessions()
+    let local: LocalSessions
     let refresh: TokenRefresh
     let watch: PeerWatch
     let membership: Membership
@@ -42,6 +42,7 @@ final class SessionCoherence: Sendable {
         events: SessionEvents, statistics: SessionStatistics, logger: Logger, broken: Rule?
     ) {
         node = NodeIdentity(name: configuration.node, incarnation: .random())
+        local = LocalSessions(node: node)
         self.configuration = configuration
         self.store = StoreGuard(
             store, timeout: configuration.store.timeout, clock: clock, statistics: statistics, logger: logger,

@@ -13,6 +13,8 @@ final class LocalSessions: Sendable {
 
     private struct Slot {
         let copy: SessionCopy
+        /// Whether this node was home when the copy was kept.
+        let isHome: Bool
         /// When the index tells of the copy: at or before its expiry.
         var due: Int64
     }
@@ -32,6 +34,13 @@ final class LocalSessions: Sendable {
     /// So many stale entries of the index are not worth the work: 2 KiB a table.
     private static let staleEntries = 64
     private let shards = (0..<shardCount).map { _ in Shard() }
+    private let node: NodeIdentity
+    /// What others can read of the sessions that are at home here.
+    let roster = Roster()
+
+    init(node: NodeIdentity) {
+        self.node = node
+    }
 
     private func shard(_ id: SessionID) -> Shard {
         shards[Int(truncatingIfNeeded: id.spread) & (Self.shardCount - 1)]
@@ -54,11 +63,12 @@ final class LocalSessions: Sendable {
     ///
     /// A copy of another generation is not kept: a request that had it may still be on its way to here.
     func insert(_ copy: SessionCopy) {
-        let due = copy.withState { $0.expiresAt }
+        let (due, isHome) = copy.withState { ($0.expiresAt, $0.record.home == node) }
         shard(copy.id).contents.withLock { contents in
             guard copy.keys.generation == contents.generation else { return }
-            if let slot = contents.slots[copy.id], slot.copy === copy, slot.due <= due { return }
-            contents.slots[copy.id] = Slot(copy: copy, due: due)
+            if let slot = contents.slots[copy.id], slot.copy === copy, slot.due <= due, slot.isHome == isHome { return }
+            contents.slots[copy.id] = Slot(copy: copy, isHome: isHome, due: due)
+            roster.note(copy, isHome: isHome)
             contents.expiry.insert(Due(at: due, id: copy.id))
             // Entries of sessions that were removed are left until their time comes, unless they become the most.
             if contents.expiry.count > 2 * contents.slots.count + Self.staleEntries {
@@ -68,13 +78,17 @@ final class LocalSessions: Sendable {
     }
 
     func remove(_ id: SessionID) {
-        shard(id).contents.withLock { _ = $0.slots.removeValue(forKey: id) }
+        shard(id).contents.withLock { contents in
+            if let slot = contents.slots.removeValue(forKey: id) { roster.remove(slot.copy) }
+        }
     }
 
     /// Removes a copy, unless another one has taken its place.
     func remove(_ copy: SessionCopy) {
         shard(copy.id).contents.withLock { contents in
-            if contents.slots[copy.id]?.copy === copy { contents.slots[copy.id] = nil }
+            guard contents.slots[copy.id]?.copy === copy else { return }
+            contents.slots[copy.id] = nil
+            roster.remove(copy)
         }
     }
 
@@ -98,7 +112,11 @@ final class LocalSessions: Sendable {
         for shard in shards {
             shard.contents.withLock { contents in
                 contents.generation = generation
-                contents.slots = contents.slots.filter { $0.value.copy.keys.generation == generation }
+                let others = contents.slots.filter { $0.value.copy.keys.generation != generation }
+                for (id, slot) in others {
+                    contents.slots[id] = nil
+                    roster.remove(slot.copy)
+                }
                 contents.expiry = Heap(contents.slots.map { Due(at: $1.due, id: $0) })
             }
         }

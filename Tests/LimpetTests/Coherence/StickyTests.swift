@@ -77,10 +77,10 @@ struct StickyTests {
         let clients = (0..<20).map { _ in Client() }
         let hold = node.store.next(.get, on: "d/").isHeld()
         let running = Task { try await node.sessions.run() }
-        // Watch, membership, and the look for expired sessions sleep: it is running. Nobody has put a generation back.
-        await cluster.clock.waitForSleepers(3)
+        // Watch, membership, roster, burials and the look for expired sessions sleep: it is running. Nobody has put a generation back.
+        await cluster.clock.waitForSleepers(5)
         cluster.clock.advance(by: .milliseconds(500))
-        await cluster.clock.waitForSleepers(3)
+        await cluster.clock.waitForSleepers(5)
         // The first refresh is held at the store until all sessions wait for the second.
         try await node.request(clients[0]) { $0[.count] = 1 }
         await hold.waitUntilHeld()

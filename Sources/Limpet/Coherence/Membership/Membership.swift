@@ -130,7 +130,7 @@ final class Membership: Sendable {
 
     /// Leaves in good order: the sessions that are left are ended by others.
     func leave() async throws(StoreError) {
-        let hasSessions = local.count > 0
+        let hasSessions = local.roster.isListed
         try await changeDirectory { [node] directory in
             guard directory.members[node.name]?.incarnation == node.incarnation else { return }
             directory.members[node.name] =
@@ -194,7 +194,7 @@ final class Membership: Sendable {
             state.heartbeat += 1
             return Presence(
                 node: node, startedAt: startedAt, beatenAt: clock.wallMilliseconds(), heartbeat: state.heartbeat,
-                sessions: local.count, through: state.through)
+                sessions: local.roster.count, through: state.through)
         }
         do {
             _ = try await store.put(
@@ -228,14 +228,14 @@ final class Membership: Sendable {
     }
 
     /// Said once, until a beat succeeds again: the store's own trouble is told elsewhere.
-    func noteFailure(_ error: StoreError) {
+    func noteFailure(_ error: any Error) {
         let isFirst = state.withLock { state in
             defer { state.isFailing = true }
             return !state.isFailing
         }
         guard isFirst else { return }
         logger.warning(
-            "A node cannot tell the others that it lives, or learn who they are; it tries again with every beat",
+            "A node cannot take part in the cluster for now: tell that it lives, or learn of the others; it tries again with every beat",
             metadata: [LogKey.error: "\(error)", LogKey.node: "\(node.name)"])
     }
 

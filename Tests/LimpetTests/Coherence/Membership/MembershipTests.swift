@@ -218,11 +218,11 @@ struct MembershipTests {
             await a.membership.beat()
             cluster.clock.advance(by: .seconds(3))
         }
-        #expect(log.all.count { $0.hasPrefix("warning: A node cannot tell") } == 1)
+        #expect(log.all.count { $0.hasPrefix("warning: A node cannot take part") } == 1)
         a.store.forgetScripts()
         await a.membership.beat()
         #expect(try await names(a) == ["a alive"])
-        #expect(log.all.count { $0.hasPrefix("warning: A node cannot tell") } == 1)
+        #expect(log.all.count { $0.hasPrefix("warning: A node cannot take part") } == 1)
     }
 
     @Test func `a node that has nothing left leaves without a trace`() async throws {
