@@ -56,7 +56,7 @@ extension SessionCoherence {
         if let foundMark {
             mark = foundMark
         } else {
-            mark = try await make(watch.bootMarkKey(server), .random(in: 1 ... .max))
+            mark = try await make(watch.bootMarkKey(server), max(1, .random()))
         }
         let isLost = known.bootMark != nil && known.bootMark != mark
         if isLost {

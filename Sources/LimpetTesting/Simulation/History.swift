@@ -104,6 +104,10 @@ package struct History: Sendable {
         package var slack = VirtualTime.seconds(10)
         /// How much the nodes' clocks were set forth or back.
         package var clockSteps = VirtualTime.zero
+        /// How long an id that was given up may be read with: ten seconds, and the slack where another node judges.
+        package var oldID = VirtualTime.seconds(21)
+        /// How long after its sender gave it up a message can still take effect.
+        package var lateness = VirtualTime.zero
         /// All sessions expired while the history was seen.
         package var isSeenToTheEnd = false
 

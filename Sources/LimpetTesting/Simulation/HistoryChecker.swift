@@ -42,6 +42,8 @@ package struct Violation: Sendable, CustomStringConvertible {
 package enum Excuse: String, Sendable, CaseIterable {
     /// Nobody knows whether the session was ended or got another id: the answer was lost, or its node died.
     case endUnknown
+    /// An id that was given up reads for a while what the session was before.
+    case oldID
     /// The node that had the session in memory died, and nobody else was to tell of its end.
     case homeDied
 }
@@ -171,13 +173,17 @@ extension HistoryChecker {
                     newer = nil
                     return false
                 }
+                if let renamed = read.presented.flatMap({ session.renamed[$0] }), write.invoked > self[renamed].finished {
+                    newer = nil
+                    return false
+                }
             }
             newer = here.first { isOverwritten(source, by: $0, for: reader, attribute, session) }
             return newer == nil
         }
         guard !isRight else { return }
         guard let newer else {
-            return violation(.refused, "\(attribute) has a value that was refused or not written yet", reader)
+            return violation(.refused, "\(attribute) has a value that was refused, not written yet, or written under another id", reader)
         }
         let isOwn = self[newer].jar == read.jar
         let sourceText = value.map(String.init) ?? "nothing"
@@ -197,7 +203,7 @@ extension HistoryChecker {
             // The other one began when this one was over, whatever had become of it.
             guard write.invoked > self[source].finished else { return false }
         }
-        // An old id reads the session as it was before it was given up.
+        // An old id reads the session as it was before it was given up, and nothing that came later.
         var moment = read.invoked
         if let renamed = read.presented.flatMap({ session.renamed[$0] }) { moment = min(moment, self[renamed].invoked) }
         let isKnown = isKnown(other, to: reader, attribute) && moment == read.invoked
@@ -240,8 +246,23 @@ extension HistoryChecker {
         }
     }
 
+    /// Whether a request brought an id that another request gave up, before it was answered.
+    func readsPast(_ number: Int, _ session: SessionIndex.Session) -> Bool {
+        guard let renamed = self[number].presented.flatMap({ session.renamed[$0] }), renamed != number else {
+            return false
+        }
+        return self[number].answered > self[renamed].invoked
+    }
+
     private mutating func checkFound(_ reader: Int, _ session: SessionIndex.Session) {
         let read = self[reader]
+        if readsPast(reader, session), let renamed = read.presented.flatMap({ session.renamed[$0] }) {
+            verdict.excuse(.oldID)
+            if read.invoked > self[renamed].finished + bounds.oldID {
+                violation(.ended, "an id that was given up reads the session", renamed, reader)
+            }
+            return
+        }
         for number in session.operations where number != reader {
             let other = self[number]
             guard other.outcome == .answered else { continue }
@@ -334,7 +355,7 @@ extension HistoryChecker {
             // Stores keep a value for up to two seconds longer.
             let latest = last + longestLimit(session) + bounds.saveInterval + bounds.slack + .seconds(3)
             for key in history.keys where !isEnded && key.id.map({ session.ids.contains($0) }) ?? false {
-                guard key.expires > latest + bounds.clockSteps else { continue }
+                guard key.expires > latest + bounds.clockSteps + bounds.lateness else { continue }
                 violation(
                     .keys, "the key \(key.name) is kept until \(key.expires), its session until \(latest)",
                     session.operations.last ?? 0)

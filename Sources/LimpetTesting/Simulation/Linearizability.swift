@@ -85,10 +85,9 @@ extension HistoryChecker {
             let operation = self[number]
             guard operation.outcome != .refused else { continue }
             let isAnswered = operation.outcome == .answered
-            // An old id reads what is past.
-            if let id = operation.presented, session.renamed[id] != nil, session.renamed[id] != number { continue }
             var before: Int?
-            if isAnswered, number != session.creation {
+            // An old id reads what is past.
+            if isAnswered, number != session.creation, !readsPast(number, session) {
                 // What was not there may have expired: that is judged elsewhere.
                 guard operation.found else { continue }
                 before = steps.count

@@ -115,7 +115,7 @@ extension Scenario.Kind {
     }
 
     /// Those whose part of the protocol is there.
-    package static let enabled: [Self] = allCases.filter { !$0.isRoaming }
+    package static let enabled: [Self] = allCases
 }
 
 extension Scenario {

@@ -93,7 +93,8 @@ final class SimulatedCluster: Sendable {
     }
 
     private var staleness: VirtualTime {
-        scenario.mode == .roaming ? .zero : .seconds(Double(scenario.saveInterval)) + .milliseconds(500)
+        // A copy is trusted as long as the last two polls saw nothing, or never.
+        scenario.mode == .roaming || scenario.saveInterval == 0 ? .zero : scenario.peerPoll + scenario.peerPoll
     }
 
     // MARK: Faults
@@ -281,6 +282,7 @@ final class SimulatedCluster: Sendable {
             history.bounds.staleness = staleness
             history.bounds.maxInactive = .seconds(Double(scenario.maxInactive))
             history.bounds.saveInterval = .seconds(Double(scenario.saveInterval))
+            history.bounds.lateness = SimulatedNetwork.longestDelay
             history.bounds.isSeenToTheEnd = scenario.isSeenToTheEnd
             history.bounds.clockSteps = scenario.faults.reduce(.zero) { sum, fault in
                 guard case .stepClock(_, let milliseconds) = fault.kind else { return sum }

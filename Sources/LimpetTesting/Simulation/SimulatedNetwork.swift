@@ -3,7 +3,10 @@ import Limpet
 /// What lies between the nodes and the store's servers, and what befalls it: how long messages take, and which are lost.
 final class SimulatedNetwork: Sendable {
     /// How a server does not answer.
-    package enum Silence: Sendable { case refuses, isMute }
+    enum Silence: Sendable { case refuses, isMute }
+
+    /// No message is on its way for longer.
+    static let longestDelay = VirtualTime.seconds(5)
 
     /// What becomes of one message to a server and of its answer.
     enum Fate: Sendable {
@@ -111,6 +114,6 @@ extension SimulatedNetwork.State {
 
     /// A message that is on its way while the network is cut is repeated by the system, and may arrive when it is whole again.
     fileprivate mutating func lost() -> SimulatedNetwork.Fate {
-        random.chance(0.3) ? .unanswered(there: random.pick(.milliseconds(300)...(.seconds(5)))) : .lost
+        random.chance(0.3) ? .unanswered(there: random.pick(.milliseconds(300)...SimulatedNetwork.longestDelay)) : .lost
     }
 }
