@@ -246,6 +246,8 @@ final class SimulatedCluster: Sendable {
                 let (cookie, isExpired) = CookieJar.read(fields)
                 operation.given = cookie?.split(separator: ".").first.map(String.init)
                 operation.expiredCookie = isExpired
+                // The removal of what is not there changes nothing.
+                operation.writes.removeAll { $0.value == nil && operation.read[$0.attribute] == nil }
                 if isExpired { jar.value = nil } else if let cookie { jar.value = cookie }
             }
         }
