@@ -59,7 +59,8 @@ final class Recorder: Sendable {
         // What a process does after its end, nobody hears.
         guard !process.isDead else { return }
         let event = History.Event(time: loop.now, node: process.name, kind: kind, id: session.description)
-        trace.note(loop.now, session.description.stableHash, line: "\(process.name) tells \(kind) \(session.description.prefix(4))")
+        trace.note(
+            loop.now, event.id.stableHash, line: "\(process.name) tells \(kind) \(event.id.prefix(6))")
         state.withLock { $0.history.events.append(event) }
     }
 }

@@ -290,20 +290,30 @@ final class SimulatedCluster: Sendable {
                 guard case .stepClock(_, let milliseconds) = fault.kind else { return sum }
                 return sum + .milliseconds(Double(abs(milliseconds)))
             }
-            history.keys = keysLeft(history)
+            // What nodes tell, and the keys, name sessions by their fingerprints; clients know them by their ids.
+            let ids = ids(history)
+            for index in history.events.indices {
+                if let id = ids[history.events[index].id] { history.events[index].id = id }
+            }
+            history.keys = keysLeft(ids)
         }
         for node in nodes { node.kill() }
     }
 
-    /// The sessions' keys that the servers still hold.
-    private func keysLeft(_ history: History) -> [History.Key] {
+    /// The ids that clients had, by their fingerprints.
+    private func ids(_ history: History) -> [String: String] {
         var ids: [String: String] = [:]
         for operation in history.operations {
-            for id in [operation.presented, operation.given].compactMap(\.self) {
-                ids[SessionID(id.utf8)?.digest.base64url ?? ""] = id
+            for text in [operation.presented, operation.given].compactMap(\.self) {
+                if let id = SessionID(text.utf8) { ids[SessionFingerprint(id).description] = text }
             }
         }
-        return network.servers.flatMap { server in
+        return ids
+    }
+
+    /// The sessions' keys that the servers still hold.
+    private func keysLeft(_ ids: [String: String]) -> [History.Key] {
+        network.servers.flatMap { server in
             server.values(at: loop.now).compactMap { name, value in
                 let short = StoreKey(name, placement: .server(0)).shortName.split(separator: "/", maxSplits: 1)
                 guard let kind = short.first, ["d", "v", "a"].contains(kind), let hash = short.last else { return nil }

@@ -91,8 +91,12 @@ final class SimulatedNetwork: Sendable {
     /// How long a message takes, or what lies between the reads of two keys of one message.
     func delay() -> VirtualTime { state.withLock { $0.delay() } }
 
-    func gap() -> VirtualTime {
-        state.withLock { state in state.random.chance(0.2) ? state.delay() : .zero }
+    /// Where a message of many keys pauses on its way, and for how long, if it does.
+    func pause(within keys: Int) -> (after: Int, length: VirtualTime)? {
+        state.withLock { state in
+            guard state.random.chance(0.3) else { return nil }
+            return (state.random.pick(1...keys - 1), state.delay())
+        }
     }
 
     /// memcached counts whole seconds on a clock that ticks once a second, and the store asks for one more than is wanted.

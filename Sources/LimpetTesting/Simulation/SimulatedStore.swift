@@ -39,19 +39,16 @@ package final class SimulatedStore: SharedStore {
         let gathered = Gathered(count: keys.count, legs: legs.count)
         let results: [Result<StoreEntry?, StoreError>]? = await process.wait { answer in
             for leg in legs {
-                let read: [@Sendable (VirtualTime, UInt64) -> Result<StoreEntry?, StoreError>] = leg.indices.map {
-                    index in
-                    let name = keys[index].name
-                    return { [server = leg.server] now, connection in
-                        .success(
-                            server.get(name, at: now).map { value in
-                                StoreEntry(
-                                    bytes: value.bytes, token: StoreToken(value: value.token, generation: connection))
-                            })
-                    }
+                let (server, indices) = leg
+                let message = message("get", indices.map { keys[$0] }, to: server) { key, now, connection in
+                    .success(
+                        server.get(key.name, at: now).map { value in
+                            StoreEntry(
+                                bytes: value.bytes, token: StoreToken(value: value.token, generation: connection))
+                        })
                 }
-                send("get", leg.indices.map { keys[$0] }, to: leg.server, read) { outcome in
-                    gathered.add(leg.indices, outcome)
+                send(message) { (outcome: Result<[Result<StoreEntry?, StoreError>], StoreError>) in
+                    gathered.add(indices, outcome)
                     if let results = gathered.complete { answer(results) }
                 }
             }
@@ -73,7 +70,7 @@ package final class SimulatedStore: SharedStore {
             expected = .token(token.value)
         }
         let (network, tellsTokens) = (network, network.tellsTokens)
-        return try await call("put", key, to: server) { now, connection in
+        return try await call("put", key, to: server) { key, now, connection in
             let token = server.put(bytes, key.name, until: network.expiry(timeToLive), if: expected, at: now)
             guard let token else { return .success(.conflict) }
             return .success(.stored(tellsTokens ? StoreToken(value: token, generation: connection) : nil))
@@ -83,11 +80,11 @@ package final class SimulatedStore: SharedStore {
     package func increment(_ keys: [StoreKey], by amount: UInt64) async throws(StoreError) -> [UInt64?] {
         guard let first = keys.first else { return [] }
         let server = server(of: first)
-        let steps: [@Sendable (VirtualTime, UInt64) -> Result<UInt64?, StoreError>] = keys.map { key in
-            { now, _ in server.increment(key.name, by: amount, at: now) }
+        let message = message("increment", keys, to: server) { key, now, _ in
+            server.increment(key.name, by: amount, at: now)
         }
         let results: Result<[Result<UInt64?, StoreError>], StoreError>? = await process.wait { answer in
-            send("increment", keys, to: server, steps, answer)
+            send(message, answer)
         }
         guard let results else { throw Self.dead }
         var numbers: [UInt64?] = []
@@ -97,7 +94,7 @@ package final class SimulatedStore: SharedStore {
 
     package func touch(_ key: StoreKey, timeToLive: Duration) async throws(StoreError) -> Bool {
         let (network, server) = (network, server(of: key))
-        return try await call("touch", key, to: server) { now, _ in
+        return try await call("touch", key, to: server) { key, now, _ in
             .success(server.touch(key.name, until: network.expiry(timeToLive), at: now))
         }
     }
@@ -105,17 +102,17 @@ package final class SimulatedStore: SharedStore {
     package func delete(_ key: StoreKey, ifUnchangedSince token: StoreToken?) async throws(StoreError) -> StoreDelete {
         let server = server(of: key)
         if let token, token.generation != process.connection(to: server) { return .conflict }
-        return try await call("delete", key, to: server) { now, _ in
+        return try await call("delete", key, to: server) { key, now, _ in
             .success(server.delete(key.name, token: token?.value, at: now))
         }
     }
 
     private func call<Answer: Sendable>(
-        _ kind: String, _ key: StoreKey, to server: SimulatedServer,
-        _ effect: @escaping @Sendable (VirtualTime, UInt64) -> Result<Answer, StoreError>
+        _ kind: String, _ key: StoreKey, to server: SimulatedServer, _ effect: @escaping Message<Answer>.Effect
     ) async throws(StoreError) -> Answer {
+        let message = message(kind, [key], to: server, effect)
         let outcome: Result<[Result<Answer, StoreError>], StoreError>? = await process.wait { answer in
-            send(kind, [key], to: server, [effect], answer)
+            send(message, answer)
         }
         guard let outcome else { throw Self.dead }
         return try outcome.get()[0].get()
@@ -123,26 +120,27 @@ package final class SimulatedStore: SharedStore {
 
     // MARK: Messages
 
-    /// Sends one message, whose steps take effect one after the other, each at a moment of its own.
-    private func send<Step: Sendable>(
-        _ kind: String, _ keys: [StoreKey], to server: SimulatedServer,
-        _ steps: [@Sendable (VirtualTime, UInt64) -> Result<Step, StoreError>],
-        _ answer: @escaping @Sendable (Result<[Result<Step, StoreError>], StoreError>) -> Void
+    private func message<Answer: Sendable>(
+        _ kind: String, _ keys: [StoreKey], to server: SimulatedServer, _ effect: @escaping Message<Answer>.Effect
+    ) -> Message<Answer> {
+        Message(
+            label: "\(process.name).\(process.start) \(kind)", isRead: kind == "get", keys: keys, server: server,
+            serverStarts: server.starts, connection: process.connection(to: server), network: network, effect: effect)
+    }
+
+    private func send<Answer: Sendable>(
+        _ message: Message<Answer>, _ answer: @escaping @Sendable (Message<Answer>.Outcome) -> Void
     ) {
-        let (network, process, loop) = (network, process, network.loop)
-        let isRead = kind == "get"
-        let connection = process.connection(to: server)
-        let label = "\(process.name).\(process.start) \(kind)"
-        let fail: @Sendable (StoreError.Code, String, Bool) -> Void = { code, message, isAmbiguous in
-            answer(.failure(StoreError(code, message, mayHaveTakenEffect: isAmbiguous && !isRead)))
-        }
+        let (network, process, loop, server) = (network, process, network.loop, message.server)
         let there: VirtualTime?
         let back: VirtualTime?
         switch network.fate(from: process.name, to: server.number) {
         case .refused:
-            network.trace.note(loop.now, label.stableHash, 1, line: "\(label) \(keys.shortNames): refused")
+            message.note("refused")
             process.loseConnection(to: server)
-            loop.after(network.delay()) { fail(.unavailable, "the server refuses connections", false) }
+            loop.after(network.delay()) {
+                answer(.failure(StoreError(.unavailable, "the server is not there", mayHaveTakenEffect: false)))
+            }
             return
         case .lost: (there, back) = (nil, nil)
         case .unanswered(let time): (there, back) = (time, nil)
@@ -150,63 +148,66 @@ package final class SimulatedStore: SharedStore {
         }
         // Whatever comes first: the answer or the end of the patience.
         let timer = loop.after(network.timeout) {
-            network.trace.note(loop.now, label.stableHash, 2, line: "\(label) \(keys.shortNames): timed out")
+            message.note("timed out")
             process.loseConnection(to: server)
-            fail(.timeout, "no answer in time", true)
+            answer(.failure(StoreError(.timeout, "no answer in time", mayHaveTakenEffect: !message.isRead)))
         }
         guard let there else { return }
-        let message = Message(steps: steps, keys: keys, connection: connection, starts: server.starts)
-        message.run(on: server, network: network, label: label, at: loop.now + there) { outcome in
+        message.arrive(at: loop.now + there) { outcome in
             guard let back else { return }
             loop.after(back) {
                 loop.cancel(timer)
                 if case .failure = outcome { process.loseConnection(to: server) }
-                answer(outcome.mapError { StoreError($0.code, $0.message, mayHaveTakenEffect: !isRead) })
+                answer(outcome)
             }
         }
     }
 }
 
-/// A message on its way through its steps.
-private struct Message<Step: Sendable>: Sendable {
-    let steps: [@Sendable (VirtualTime, UInt64) -> Result<Step, StoreError>]
-    let keys: [StoreKey]
-    let connection: UInt64
-    /// A server that was started anew gets nothing that was sent to the old one.
-    let starts: Int
+/// A message on its way: it takes effect key by key, in order, at one moment or at several.
+private struct Message<Answer: Sendable>: Sendable {
+    typealias Effect = @Sendable (StoreKey, VirtualTime, _ connection: UInt64) -> Result<Answer, StoreError>
+    typealias Outcome = Result<[Result<Answer, StoreError>], StoreError>
 
-    func run(
-        on server: SimulatedServer, network: SimulatedNetwork, label: String, at time: VirtualTime, index: Int = 0,
-        done: [Result<Step, StoreError>] = [],
-        _ finish: @escaping @Sendable (Result<[Result<Step, StoreError>], StoreError>) -> Void
+    let label: String
+    let isRead: Bool
+    let keys: [StoreKey]
+    let server: SimulatedServer
+    /// A server that was started anew gets nothing that was sent to the old one.
+    let serverStarts: Int
+    let connection: UInt64
+    let network: SimulatedNetwork
+    let effect: Effect
+
+    func note(_ what: String) {
+        network.trace.note(network.loop.now, label.stableHash, line: "\(label) \(keys.prefix(4).shortNames): \(what)")
+    }
+
+    func arrive(
+        at time: VirtualTime, done: [Result<Answer, StoreError>] = [], _ finish: @escaping @Sendable (Outcome) -> Void
     ) {
+        // Others' messages may come between two keys: now and then somewhere, and not at every key of hundreds.
+        let pause = keys.count > done.count + 1 ? network.pause(within: keys.count - done.count) : nil
         network.loop.at(time) {
-            guard server.starts == starts else {
-                finish(.failure(StoreError(.connectionLost, "the server was restarted", mayHaveTakenEffect: true)))
-                return
+            guard server.starts == serverStarts else {
+                let error = StoreError(.connectionLost, "the server was restarted", mayHaveTakenEffect: !isRead)
+                return finish(.failure(error))
             }
             var done = done
-            var index = index
-            repeat {
-                let now = network.loop.now
-                let result = steps[index](now, connection)
-                network.trace.note(
-                    now, label.stableHash, keys[index].name.stableHash,
-                    line: "\(label) \([keys[index]].shortNames): \(describe(result))")
-                done.append(result)
-                index += 1
-                guard index < steps.count else { return finish(.success(done)) }
-                let gap = network.gap()
-                if gap > .zero {
-                    run(
-                        on: server, network: network, label: label, at: now + gap, index: index, done: done, finish)
-                    return
-                }
-            } while true
+            let end = pause.map { done.count + $0.after } ?? keys.count
+            while done.count < end { done.append(takeEffect(keys[done.count], at: time)) }
+            if let pause { arrive(at: time + pause.length, done: done, finish) } else { finish(.success(done)) }
         }
     }
 
-    private func describe(_ result: Result<Step, StoreError>) -> String {
+    private func takeEffect(_ key: StoreKey, at time: VirtualTime) -> Result<Answer, StoreError> {
+        let result = effect(key, time, connection)
+        network.trace.note(
+            time, label.stableHash, key.name.stableHash, line: "\(label) \([key].shortNames): \(describe(result))")
+        return result
+    }
+
+    private func describe(_ result: Result<Answer, StoreError>) -> String {
         switch result {
         case .failure(let error): "\(error)"
         case .success(let value as StoreEntry?): value.map { "token \($0.token.value)" } ?? "absent"
@@ -247,7 +248,7 @@ private final class Gathered: Sendable {
     }
 }
 
-extension [StoreKey] {
+extension Collection<StoreKey> {
     /// The names behind their last colon, without most of the hash.
     var shortNames: String {
         map { key in String(key.shortName.prefix(8)) }.joined(separator: " ")
