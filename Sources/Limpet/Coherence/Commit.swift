@@ -88,9 +88,8 @@ extension SessionCoherence {
         record.home = node
         record.epoch = try await raiseEpoch(
             copy.keys, beyond: state.record.epoch, timeToLive: timeToLive(maxInactive: record.maxInactive))
-        guard try await put(record, since: token, copy: copy, renewsEpoch: renewsEpoch) else { return false }
         try await bump(state.record.home, copy.keys)
-        return true
+        return try await put(record, since: token, copy: copy, renewsEpoch: renewsEpoch)
     }
 
     /// R14, for a dirty commit: what waited for the store did so without renewing anything.
@@ -105,10 +104,6 @@ extension SessionCoherence {
         var record = newer
         let state = copy.snapshot
         let accessedAt = state.record.accessedAt
-        // The watch may have dropped the copy: it comes back with the merge.
-        let arrival = watch.expect(copy.keys)
-        var merged: SessionCopy?
-        defer { watch.arrived(arrival, merged) }
         record.home = node
         record.epoch = try await raiseEpoch(
             copy.keys, beyond: newer.epoch, timeToLive: timeToLive(maxInactive: newer.maxInactive))
@@ -116,12 +111,23 @@ extension SessionCoherence {
         record.lastAccessedAt = max(newer.lastAccessedAt, min(newer.accessedAt, accessedAt))
         record.accessedAt = max(newer.accessedAt, accessedAt)
         record.cookieSetAt = clock.wallMilliseconds()
+        let unchanged = record
         state.unsent?.apply(to: &record, since: state.record)
         changes.apply(to: &record)
-        guard try await put(record, since: token, copy: copy, renewsEpoch: renewsEpoch(state, changes)) else {
-            return false
+        do {
+            guard try await put(record, since: token, copy: copy, renewsEpoch: renewsEpoch(state, changes)) else {
+                return false
+            }
+        } catch let error as SessionError where error.code == .outcomeUnknown && state.unsent == nil && keeps(.r12) {
+            // If it is there, the other node drops its copy, and this one may be the only one. If not, the watch finds out.
+            copy.withState { state in
+                state.record = unchanged
+                state.token = nil
+            }
+            local.insert(copy)
+            watch.doubt(copy.keys.server, [copy])
+            throw error
         }
-        merged = copy
         statistics.merges.add(1)
         note(.merged, copy.keys, with: newer.home.name)
         return true

@@ -57,9 +57,11 @@ extension SessionCoherence {
         let state = copy.snapshot
         let now = clock.monotonicNanoseconds()
         let decision = ReadDecision(
-            copy: .init(home: state.record.home, isSuspect: state.isSuspect, verifiedAt: state.verifiedAt), node: node,
+            copy: .init(
+                home: state.record.home, isSuspect: state.isSuspect, verifiedAt: state.verifiedAt,
+                hasUnsent: state.unsent != nil), node: node,
             isRoaming: isRoaming, cookieNamesThisNode: true, watchIsFresh: watch.isFresh(copy.keys.server, now: now),
-            now: now, saveInterval: saveIntervalNanoseconds)
+            now: now, saveInterval: saveIntervalNanoseconds, storeIsDown: isStoreDown(copy.keys))
         var differs = true
         if case .record(let record) = stored {
             differs = record.home != state.record.home || record.epoch != state.record.epoch
@@ -69,6 +71,7 @@ extension SessionCoherence {
             case .trust: .trusted
             case .verify: .toBeVerified
             case .load: .suspect
+            case .deliver: .unsent
             }
         return .init(
             state: standing, epoch: "\(state.record.epoch.value)",

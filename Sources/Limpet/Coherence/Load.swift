@@ -125,6 +125,8 @@ extension SessionCoherence {
             search.settled = watch.settledMark(keys.server)
             let found = try await read(keys)
             let now = clock.wallMilliseconds()
+            // A takeover whose outcome nobody knows has left one.
+            let copy = attempt == 0 ? copy : local.find(cookie.id) ?? copy
             let copyState = copy?.snapshot
             // Once all who may have a newer copy were asked, this node may put its own back whatever the route says: as the sweep
             // does, which cannot, with a request in the session.
@@ -216,11 +218,19 @@ extension SessionCoherence {
                 return nil
             }
         } catch {
-            if error.mayHaveTakenEffect {
-                note(.unknownOutcome, keys)
-                return nil
+            guard error.mayHaveTakenEffect else { throw SessionError(error) }
+            note(.unknownOutcome, keys)
+            if keeps(.r12), local.find(cookie.id)?.hasUnsent != true {
+                // If it is there, the old home drops its copy, and this one may be the only one. If not, the watch finds out.
+                let copy = SessionCopy(
+                    id: cookie.id, keys: keys,
+                    state: .init(
+                        record: record, token: nil, verifiedAt: nil, isSuspect: true,
+                        savedAt: max(record.createdAt, found.savedAt)))
+                local.insert(copy)
+                watch.doubt(keys.server, [copy])
             }
-            throw SessionError(error)
+            return nil
         }
     }
 

@@ -54,7 +54,24 @@ extension SessionCoherence {
                     try await end(fresh.id, fresh.keys, reason: .rotated)
                     return .gone(other.reason)
                 }
-                if keeps(.r24), case .bury(let newer) = decision, !rotation.isAbout(newer) {
+                if case .plant = decision, keeps(.r24) {
+                    // Lost: it is put back first (R18). An end in its place would bury what another home has to put back.
+                    let counter = try await read(copy.keys).counter
+                    let mayRepublish = RepublishRule.mayRepublish(
+                        copy: republishable(copy.snapshot), counter: counter, cookieNamesThisNode: true,
+                        now: clock.wallMilliseconds())
+                    guard mayRepublish else {
+                        throw SessionError(.conflict, "the store lost the session while its id was changed")
+                    }
+                    _ = try await republish(copy)
+                    token = nil
+                    continue
+                }
+                // Another home commits under the same epoch again and again: whatever it is that was found, it is carried over, unless it
+                // is what this request had.
+                if keeps(.r24), case .bury(let newer) = decision,
+                    newer.home != old.record.home || newer.epoch != old.record.epoch
+                {
                     rotation.replaced = newer
                     guard case .stored = try await commitWhole(renamed(newer, changes), to: fresh) else {
                         throw SessionError(.conflict, "the store lost the session while its id was changed")

@@ -71,6 +71,8 @@ public struct SessionExplanation: Sendable, Hashable, Codable {
             case toBeVerified
             /// Read the store: the copy is kept only because it may be the only one.
             case suspect
+            /// Deliver first what the store has not yet, because it was down.
+            case unsent
         }
 
         /// What the next request would do with the copy.
