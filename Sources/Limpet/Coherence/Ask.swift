@@ -10,6 +10,8 @@ extension SessionCoherence {
         var settled: UInt64?
         /// The nodes that may have the session were asked to put it back.
         var hasAsked = false
+        /// The access time that stood there before they were asked.
+        var savedAt: Int64 = 0
     }
 
     /// Whether a session that the store does not have should be looked for again.
@@ -34,7 +36,8 @@ extension SessionCoherence {
         let isSettled: Bool
         if let mark, !wasSettled { isSettled = try await settle(keys.server, mark) } else { isSettled = wasSettled }
         if search.hasAsked {
-            guard isSettled else { throw Self.mayStillCome }
+            // A node that cannot put it back yet, since a request is in it, says so with a new access time.
+            guard isSettled, found.savedAt <= search.savedAt else { throw Self.mayStillCome }
             return !wasSettled
         }
         // Epoch or access time without a record: it was evicted. A loss that not everybody is through with: it was lost.
@@ -43,7 +46,8 @@ extension SessionCoherence {
         let asked = isLost ? others : others.filter { $0 == cookie.otherNode }
         if asked.isEmpty, !isLost { return !wasSettled }
         search.hasAsked = true
-        for name in asked { try await bump(name, keys) }
+        search.savedAt = found.savedAt
+        for name in asked { try await bump(name, keys, asksForRecord: found.counter != nil) }
         for _ in 0..<Self.polls {
             try await clock.sleep(for: configuration.peerPoll)
             do {
@@ -56,7 +60,7 @@ extension SessionCoherence {
     }
 
     private static let mayStillCome = SessionError(
-        .storeUnavailable, "the store has lost its memory, and not all nodes have put back what they have")
+        .storeUnavailable, "the store has lost the session, and a node may still put it back")
 
     /// Whether all nodes have put back what a server has lost, if it has ever lost anything. Asked until it is so.
     private func settle(_ server: Int, _ mark: UInt64) async throws -> Bool {

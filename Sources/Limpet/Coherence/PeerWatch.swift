@@ -28,8 +28,9 @@ final class PeerWatch: Sendable {
         var known = Known()
         var polls: UInt64 = 0
         var doubtful: [Doubtful] = []
-        /// The loss that is not announced as dealt with yet.
+        /// The loss that is not announced as dealt with yet, and the last copy that was on its way when it was noticed.
         var unannounced: UInt64?
+        var lastArrival: UInt64 = 0
         /// The loss that all nodes are known to be through with.
         var settled: UInt64?
     }
@@ -138,8 +139,9 @@ final class PeerWatch: Sendable {
         }
     }
 
-    private func expectsOvertaken(_ server: Int) -> Bool {
-        arrivals.withLock { $0.expected.values.contains { $0.server == server && $0.isOvertaken } }
+    /// Whether a session is still on its way that was so when the loss was noticed: it may be the only copy.
+    private func expectsArrival(_ server: Int, upTo last: UInt64) -> Bool {
+        arrivals.withLock { $0.expected.contains { $0.key <= last && $0.value.server == server } }
     }
 
     // MARK: Copies that are looked at again
@@ -190,16 +192,18 @@ final class PeerWatch: Sendable {
     // MARK: Lost memory (R19)
 
     func memoryLost(_ server: Int, mark: UInt64) {
+        let last = arrivals.withLock { $0.last }
         servers[server].state.withLock { state in
             state.unannounced = mark
+            state.lastArrival = last
             state.settled = nil
         }
     }
 
     /// The loss that this node is through with since the last call.
     func takeThrough(_ server: Int) -> UInt64? {
-        // A copy that was on its way when the memory was lost may be the only one.
-        if expectsOvertaken(server) { return nil }
+        let last = servers[server].state.withLock { $0.lastArrival }
+        if expectsArrival(server, upTo: last) { return nil }
         return servers[server].state.withLock { state in
             guard let mark = state.unannounced, !state.doubtful.contains(where: \.isSwept) else { return nil }
             state.unannounced = nil

@@ -12,6 +12,8 @@ final class SessionCoherence: Sendable {
     /// How long the store keeps what belongs to nodes and not to sessions. As long as memcached can, with a day to spare: it takes
     /// more than 30 days for a date.
     static let nodeTimeToLive = Duration.seconds(29 * 86_400)
+    /// What a change counter is raised by, to ask for the records of a bucket: more than all changes between two polls.
+    static let ask: UInt64 = 1 << 16
     /// How often a sequence begins anew after a conflict or an unknown outcome, before the request is answered with 503.
     static let attempts = 5
     /// No attempt begins later than so many of the store's time-outs after the first. An attempt that fails by time-outs
@@ -108,12 +110,14 @@ final class SessionCoherence: Sendable {
         try await bump(home.name, keys)
     }
 
-    func bump(_ home: String, _ keys: SessionStoreKeys) async throws(SessionError) {
+    /// - Parameter asksForRecord: the epoch is as it was, and the record is missing: the node looks at the records of the bucket, too.
+    func bump(_ home: String, _ keys: SessionStoreKeys, asksForRecord: Bool = false) async throws(SessionError) {
         do {
-            _ = try await store.increment([
-                names.changes(of: home, server: keys.server, bucket: keys.bucket),
-                names.changes(of: home, server: keys.server),
-            ])
+            _ = try await store.increment(
+                [
+                    names.changes(of: home, server: keys.server, bucket: keys.bucket),
+                    names.changes(of: home, server: keys.server),
+                ], by: asksForRecord ? Self.ask : 1)
         } catch {
             throw SessionError(error)
         }

@@ -76,10 +76,10 @@ extension SessionCoherence {
         }
         // Buckets that are missing are made before the epochs are read: whoever finds none bumps nobody, but has raised the
         // epoch by then.
-        let (buckets, changed) = try await changedBuckets(server, known)
+        let (buckets, changed, asked) = try await changedBuckets(server, known)
         if keeps(.r5) { watch.overtakeArrivals(server, changed) }
         if keeps(.r17) {
-            try await compareEpochs(server, local.copies(on: server, in: changed), isSwept: isLost)
+            try await compareEpochs(server, local.copies(on: server, in: changed), asked: asked, isSwept: isLost)
         }
         watch.learn(server) { known in
             known.root = root
@@ -92,22 +92,24 @@ extension SessionCoherence {
 
     private func changedBuckets(
         _ server: Int, _ known: PeerWatch.Known
-    ) async throws -> (values: [UInt64?], changed: BucketSet) {
+    ) async throws -> (values: [UInt64?], changed: BucketSet, asked: BucketSet) {
         let keys = watch.bucketKeys(server)
         let results = await store.get(keys)
         var values: [UInt64?] = []
         var changed = BucketSet()
+        var asked = BucketSet()
         for (bucket, result) in results.enumerated() {
             var value = try result.get().flatMap { Epoch(ascii: $0.bytes)?.value }
             if value == nil {
                 changed.insert(bucket)
                 value = try await make(keys[bucket], freshCounter())
-            } else if value != known.buckets[bucket] {
+            } else if let value, value != known.buckets[bucket] {
                 changed.insert(bucket)
+                if known.buckets[bucket].map({ value &- $0 >= Self.ask }) ?? true { asked.insert(bucket) }
             }
             values.append(value)
         }
-        return (values, changed)
+        return (values, changed, asked)
     }
 
     /// R11: puts a number where there is none, and returns what is there.
@@ -124,7 +126,11 @@ extension SessionCoherence {
     private func freshCounter() -> UInt64 { Epoch(wallMilliseconds: clock.wallMilliseconds()).value }
 
     /// Marks the copies whose epochs were raised, or are gone: nobody trusts them any more, and their records are looked at.
-    private func compareEpochs(_ server: Int, _ copies: [SessionCopy], isSwept: Bool) async throws {
+    ///
+    /// - Parameter asked: buckets of which the record of a session is missing, though its epoch is there.
+    private func compareEpochs(
+        _ server: Int, _ copies: [SessionCopy], asked: BucketSet, isSwept: Bool
+    ) async throws {
         var start = 0
         while start < copies.count {
             let part = copies[start..<min(start + Self.epochsOfRead, copies.count)]
@@ -137,7 +143,7 @@ extension SessionCoherence {
                     state.verifiedAt = nil
                     return true
                 }
-                if isStale { doubtful.append(copy) }
+                if isStale || asked.contains(copy.keys.bucket) { doubtful.append(copy) }
             }
             watch.doubt(server, doubtful, isSwept: isSwept)
             start += part.count
@@ -198,7 +204,10 @@ extension SessionCoherence {
             case .drop:
                 drop(copy)
             case .republish:
-                if try await !putBack(copy) { watch.lookAgain(server, doubtful, isBusy: true) }
+                if try await !putBack(copy) {
+                    try await sayBusy(copy)
+                    watch.lookAgain(server, doubtful, isBusy: true)
+                }
             }
             done = index + 1
         }
@@ -211,6 +220,14 @@ extension SessionCoherence {
         local.remove(copy)
         statistics.staleCopiesDropped.add(1)
         note(.dropped, copy.keys)
+    }
+
+    /// A request is in a session that the store has lost: who asks for it learns that it lives, from an access time that is newer than
+    /// the one before.
+    private func sayBusy(_ copy: SessionCopy) async throws {
+        let timeToLive = timeToLive(maxInactive: copy.snapshot.record.maxInactive)
+        let bytes = try AccessTime(accessedAt: clock.wallMilliseconds()).bytes(keys: copy.keys)
+        _ = try await store.put(bytes, for: copy.keys.access, timeToLive: timeToLive, if: .always)
     }
 
     /// R18 without a request: in the session's lock, so that no request stores a change beside it.
