@@ -63,6 +63,7 @@ let package = Package(
                 collections, configuration, httpTypes, lifecycle, logging, signals,
                 .product(name: "HeapModule", package: "swift-collections"),
                 .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "Metrics", package: "swift-metrics"),
                 .product(name: "SwiftProtobuf", package: "swift-protobuf"),
             ],
             exclude: ["Store/SessionRecord.proto"],
@@ -115,7 +116,11 @@ let package = Package(
             exclude: ["README.md"], swiftSettings: settings),
 
         .testTarget(
-            name: "LimpetTests", dependencies: ["Limpet", "LimpetTesting", configuration, httpTypes, logging],
+            name: "LimpetTests",
+            dependencies: [
+                "Limpet", "LimpetTesting", configuration, httpTypes, logging,
+                .product(name: "MetricsTestKit", package: "swift-metrics"),
+            ],
             swiftSettings: settings),
         .testTarget(
             name: "LimpetMemcachedTests",
