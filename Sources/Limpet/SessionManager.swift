@@ -1,5 +1,6 @@
 public import HTTPTypes
 public import Logging
+package import Metrics
 public import ServiceLifecycle
 
 /// The sessions of one node.
@@ -16,6 +17,7 @@ public final class SessionManager: Service {
     private let locks: SessionLocks
     let coherence: SessionCoherence
     private let counters: SessionStatistics
+    private let metrics: SessionMetrics
     private let clock: any NodeClock
     private let logger: Logger
 
@@ -31,10 +33,12 @@ public final class SessionManager: Service {
             store: store, configuration: configuration, events: events, clock: clock, logger: logger, breaking: nil)
     }
 
-    /// - Parameter breaking: a rule that this node does not keep, to prove that somebody notices.
+    /// - Parameters:
+    ///   - breaking: a rule that this node does not keep, to prove that somebody notices.
+    ///   - metrics: where the counters go.
     package init(
         store: any SharedStore, configuration: SessionConfiguration, events: SessionEvents, clock: any NodeClock,
-        logger: Logger, breaking: Rule?
+        logger: Logger, breaking: Rule?, metrics: any MetricsFactory = MetricsSystem.factory
     ) throws(ConfigurationError) {
         try configuration.validate()
         let counters = SessionStatistics()
@@ -45,6 +49,7 @@ public final class SessionManager: Service {
             statistics: counters,
             logger: logger, broken: breaking)
         self.counters = counters
+        self.metrics = SessionMetrics(counters, factory: metrics)
         self.clock = clock
         self.logger = logger
     }
@@ -139,8 +144,8 @@ public final class SessionManager: Service {
         try await coherence.explain(fingerprint)
     }
 
-    /// Reads tokens behind the answers, ends what has expired, and delivers what waits for the store, until graceful
-    /// shutdown.
+    /// Watches the store, reads tokens behind the answers, ends what has expired, delivers what waits for the store, and hands the
+    /// counters to swift-metrics, until graceful shutdown.
     public func run() async throws {
         logger.info("\(startLine)", metadata: [LogKey.node: "\(node)"])
         await cancelWhenGracefulShutdown { await self.work() }
@@ -155,10 +160,24 @@ public final class SessionManager: Service {
             group.addTask { await self.coherence.runWatch() }
             group.addTask { await self.coherence.runDelivery() }
             group.addTask { await self.endExpired() }
+            if metrics.isWanted { group.addTask { await self.tellMetrics() } }
             group.addTask { await self.coherence.membership.run() }
             group.addTask { await self.coherence.runRoster() }
             group.addTask { await self.coherence.runBurials() }
         }
+    }
+
+    /// Hands the counters over until the task is cancelled, and then what is left.
+    private func tellMetrics() async {
+        defer { tellMetricsOnce() }
+        while true {
+            do { try await clock.sleep(for: SessionMetrics.interval) } catch { return }  // Cancelled: the node stops.
+            tellMetricsOnce()
+        }
+    }
+
+    private func tellMetricsOnce() {
+        metrics.tell(inMemory: coherence.local.count, entered: locks.enteredCount)
     }
 
     private var startLine: String {
