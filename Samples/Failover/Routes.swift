@@ -34,6 +34,7 @@ struct Routes: Sendable {
         switch (request.method, request.path) {
         case (.get, "/healthz"): .text("ok")
         case (.get, "/stats"): try json(sessions.statistics)
+        case (.get, "/cluster"): try json(ClusterAnswer(nodes: try await sessions.cluster.nodes()))
         case (_, "/echo"): try await echo(request)
         default: try await sessions.middleware(answer)(request)
         }
@@ -102,6 +103,16 @@ struct Routes: Sendable {
 
     private func failure(_ status: HTTPResponse.Status, _ message: String) throws -> ServerResponse {
         try json(FailureAnswer(node: sessions.node, error: message), status: status)
+    }
+}
+
+private struct ClusterAnswer: Encodable {
+    let nodes: [SessionCluster.Node]
+    let total: Int
+
+    init(nodes: [SessionCluster.Node]) {
+        self.nodes = nodes
+        total = nodes.reduce(0) { $0 + $1.sessions }
     }
 }
 

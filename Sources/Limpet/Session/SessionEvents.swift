@@ -4,7 +4,8 @@
 /// session's fingerprint, not by its id: that is safe to keep, and the node that finds a session expired may never have known the id.
 /// ``Session/fingerprint`` is what a handler keeps beside what belongs to the session.
 ///
-/// A session that ends while no node has it in memory is not told yet.
+/// The end of a session whose node has died is told by another node. It is not told where nobody can know of it: if the store lost
+/// the session together with its node, or the session fell due in the half minute until the death was noticed.
 public struct SessionEvents: Sendable {
     /// Why a session ended.
     public enum End: Sendable, Hashable {
