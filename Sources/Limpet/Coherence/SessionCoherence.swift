@@ -112,12 +112,17 @@ final class SessionCoherence: Sendable {
 
     /// - Parameter asksForRecord: the epoch is as it was, and the record is missing: the node looks at the records of the bucket, too.
     func bump(_ home: String, _ keys: SessionStoreKeys, asksForRecord: Bool = false) async throws(SessionError) {
+        let root = names.changes(of: home, server: keys.server)
+        let bucket = names.changes(of: home, server: keys.server, bucket: keys.bucket)
+        let amount = asksForRecord ? Self.ask : 1
         do {
-            _ = try await store.increment(
-                [
-                    names.changes(of: home, server: keys.server, bucket: keys.bucket),
-                    names.changes(of: home, server: keys.server),
-                ], by: asksForRecord ? Self.ask : 1)
+            guard try await store.increment([bucket, root], by: amount)[0] == nil else { return }
+            // A bucket is made by the first who needs it. The root once more: it was raised before there was anything to see.
+            let fresh = Epoch(wallMilliseconds: clock.wallMilliseconds())
+            if case .conflict = try await store.putIfAbsent(fresh.ascii, for: bucket, timeToLive: Self.nodeTimeToLive) {
+                _ = try await store.increment(bucket, by: amount)
+            }
+            _ = try await store.increment(root)
         } catch {
             throw SessionError(error)
         }

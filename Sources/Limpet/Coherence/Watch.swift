@@ -69,14 +69,13 @@ extension SessionCoherence {
         if server == 0 {
             await membership.observe(generation: try results[2].get().flatMap { Epoch(ascii: $0.bytes)?.value })
         }
-        if root == nil {
+        let isRootLost = root == nil
+        if isRootLost {
             root = try await make(watch.rootKey(server), freshCounter())
         } else if root == known.root, !isLost {
             return
         }
-        // Buckets that are missing are made before the epochs are read: whoever finds none bumps nobody, but has raised the
-        // epoch by then.
-        let (buckets, changed, asked) = try await changedBuckets(server, known)
+        let (buckets, changed, asked) = try await changedBuckets(server, known, areAllChanged: isRootLost || isLost)
         if keeps(.r5) { watch.overtakeArrivals(server, changed) }
         if keeps(.r17) {
             try await compareEpochs(server, local.copies(on: server, in: changed), asked: asked, isSwept: isLost)
@@ -91,7 +90,7 @@ extension SessionCoherence {
     }
 
     private func changedBuckets(
-        _ server: Int, _ known: PeerWatch.Known
+        _ server: Int, _ known: PeerWatch.Known, areAllChanged: Bool
     ) async throws -> (values: [UInt64?], changed: BucketSet, asked: BucketSet) {
         let keys = watch.bucketKeys(server)
         let results = await store.get(keys)
@@ -99,13 +98,11 @@ extension SessionCoherence {
         var changed = BucketSet()
         var asked = BucketSet()
         for (bucket, result) in results.enumerated() {
-            var value = try result.get().flatMap { Epoch(ascii: $0.bytes)?.value }
-            if value == nil {
+            let value = try result.get().flatMap { Epoch(ascii: $0.bytes)?.value }
+            // One that was never there, and is not now, has never been raised.
+            if areAllChanged || value != known.buckets[bucket] {
                 changed.insert(bucket)
-                value = try await make(keys[bucket], freshCounter())
-            } else if let value, value != known.buckets[bucket] {
-                changed.insert(bucket)
-                if known.buckets[bucket].map({ value &- $0 >= Self.ask }) ?? true { asked.insert(bucket) }
+                if let value, known.buckets[bucket].map({ value &- $0 >= Self.ask }) ?? true { asked.insert(bucket) }
             }
             values.append(value)
         }

@@ -36,6 +36,9 @@ struct RoamingTests {
         nodes[0].store.forgetCalls()
         try await nodes[0].request(client) { $0[.count] = 2 }
         #expect(nodes[0].store.shortCalls == ["get v", "increment v", "put d unchanged"])
+        // The counter that tells is made by the first who needs it.
+        try await nodes[1].request(client) { $0[.count] = 0 }
+        try await nodes[0].request(client) { $0[.count] = 2 }
         try await nodes[1].request(client) { _ in }
         nodes[1].store.forgetCalls()
         try await nodes[1].request(client) { $0[.count] = 3 }
