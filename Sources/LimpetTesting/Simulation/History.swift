@@ -84,6 +84,35 @@ package struct History: Sendable {
         }
     }
 
+    /// The store lost a server's memory, or the value of one session.
+    package struct Loss: Sendable {
+        package var time: VirtualTime
+        package var server: Int
+        package var id: String?
+
+        package init(time: VirtualTime, server: Int, id: String? = nil) {
+            self.time = time
+            self.server = server
+            self.id = id
+        }
+    }
+
+    /// All sessions were to be ended.
+    package struct Clear: Sendable {
+        package var invoked: VirtualTime
+        /// Never, if nobody knows whether it happened.
+        package var answered: VirtualTime
+
+        package init(invoked: VirtualTime, answered: VirtualTime) {
+            self.invoked = invoked
+            self.answered = answered
+        }
+    }
+
+    package var losses: [Loss] = []
+    package var clears: [Clear] = []
+    /// Which server has the session of an id.
+    package var servers: [String: Int] = [:]
     /// When a node died.
     package var crashes: [(node: String, time: VirtualTime)] = []
     package var operations: [Operation] = []
@@ -104,6 +133,8 @@ package struct History: Sendable {
         package var slack = VirtualTime.seconds(10)
         /// How much the nodes' clocks were set forth or back.
         package var clockSteps = VirtualTime.zero
+        /// How long it takes at most until every node has looked for what others changed.
+        package var watch = VirtualTime.milliseconds(750)
         /// How long an id that was given up may be read with: ten seconds, and the slack where another node judges.
         package var oldID = VirtualTime.seconds(21)
         /// How long after its sender gave it up a message can still take effect.

@@ -46,6 +46,11 @@ package enum Excuse: String, Sendable, CaseIterable {
     case oldID
     /// The node that had the session in memory died, and nobody else was to tell of its end.
     case homeDied
+    /// The store's memory was lost before every node could know that the session had moved, or had ended: an earlier home may
+    /// have put back what it had.
+    case movedBeforeLoss
+    /// The session's home died, and the store's memory was lost before anybody else had the session.
+    case homeAndStoreDied
 }
 
 /// What a history shows.
@@ -76,7 +81,7 @@ package struct HistoryChecker {
             checker.checkReads(session)
             checker.checkPresence(session)
             checker.checkEvents(session)
-            if history.bounds.isLinearizable { checker.checkOrder(session) }
+            if history.bounds.isLinearizable, !checker.mayHaveUndone(session) { checker.checkOrder(session) }
         }
         checker.checkKeys()
         checker.checkProgress()
@@ -199,6 +204,7 @@ extension HistoryChecker {
     ) -> Bool {
         guard other != source, other != reader else { return false }
         let (write, read) = (self[other], self[reader])
+        guard !mayBeUndone(other, session, before: read.answered) else { return false }
         if let source {
             // The other one began when this one was over, whatever had become of it.
             guard write.invoked > self[source].finished else { return false }
@@ -270,11 +276,19 @@ extension HistoryChecker {
             let bound = bounds.isLinearizable || isKnown ? VirtualTime.zero : bounds.staleness
             guard other.answered + bound <= read.invoked else { continue }
             if other.invalidates, other.found {
+                if mayBeUndone(number, session, before: read.answered) {
+                    verdict.excuse(.movedBeforeLoss)
+                    continue
+                }
                 return violation(.ended, "the session is back, after it was invalidated", number, reader)
             }
             if !other.found, other.presented == read.presented, number != session.creation, isKnown {
                 return violation(.ended, "the session is back, after it was not there", number, reader)
             }
+        }
+        for clear in history.clears where clear.answered + bounds.watch <= read.invoked {
+            guard let creation = session.creation, self[creation].finished <= clear.invoked else { continue }
+            return violation(.ended, "the session is there, after all were ended at \(clear.answered)", reader)
         }
         let last = session.operations.filter { $0 < reader }.map { touched($0, before: read.invoked) }.max() ?? .zero
         let limit = longestLimit(session) + bounds.saveInterval + bounds.slack + bounds.clockSteps + .seconds(3)
@@ -295,6 +309,8 @@ extension HistoryChecker {
             if self[number].outcome != .answered { verdict.excuse(.endUnknown) }
             return
         }
+        if history.clears.contains(where: { $0.invoked < read.answered }) { return }
+        if homeAndStoreDied(session, before: read.answered) { return verdict.excuse(.homeAndStoreDied) }
         let last = session.operations.filter { number in
             let operation = self[number]
             return operation.outcome == .answered && (operation.found || number == session.creation)
@@ -322,6 +338,57 @@ extension HistoryChecker {
     }
 }
 
+// MARK: Lost memory
+
+extension HistoryChecker {
+    /// When the store lost what it had of a session.
+    private func losses(_ session: SessionIndex.Session) -> [VirtualTime] {
+        history.losses.filter { loss in
+            session.ids.contains { $0 == loss.id || (loss.id == nil && history.servers[$0] == loss.server) }
+        }.map(\.time)
+    }
+
+    /// Whether what a request did may be undone by a loss of memory: the session was on several nodes within the last poll.
+    func mayBeUndone(_ number: Int, _ session: SessionIndex.Session, before time: VirtualTime) -> Bool {
+        losses(session).contains { loss in
+            loss < time && self[number].invoked <= loss && self[number].finished + bounds.watch >= loss
+                && hasMoved(session, before: loss)
+        }
+    }
+
+    /// Whether a loss of memory may have undone anything.
+    fileprivate func mayHaveUndone(_ session: SessionIndex.Session) -> Bool {
+        session.operations.contains { mayBeUndone($0, session, before: .never) }
+    }
+
+    private func hasMoved(_ session: SessionIndex.Session, before loss: VirtualTime) -> Bool {
+        let begun = session.operations.filter { self[$0].invoked <= loss }
+        var nodes = Set(begun.filter { self[$0].finished + bounds.watch >= loss }.map { self[$0].node })
+        if let last = begun.filter({ self[$0].finished + bounds.watch < loss })
+            .max(by: { self[$0].finished < self[$1].finished })
+        {
+            nodes.insert(self[last].node)
+        }
+        return nodes.count > 1
+    }
+
+    /// Whether the only ones that had a session were lost: the store's memory, and the node that was in it last, before it
+    /// could put the session back.
+    func homeAndStoreDied(_ session: SessionIndex.Session, before time: VirtualTime) -> Bool {
+        losses(session).contains { loss in
+            guard loss < time,
+                let last = session.operations.filter({ self[$0].invoked <= loss && self[$0].outcome == .answered })
+                    .max(by: { self[$0].finished < self[$1].finished })
+            else { return false }
+            return history.crashes.contains { crash in
+                crash.node == self[last].node && self[last].finished <= crash.time
+                    && crash.time <= loss + bounds.watch + .seconds(1)
+            }
+        }
+    }
+
+}
+
 // MARK: Events, keys, progress
 
 extension HistoryChecker {
@@ -331,8 +398,14 @@ extension HistoryChecker {
         let created = events.count { $0.kind == .created }
         let destroyed = events.filter { $0.kind != .created }
         if created != 1 { violation(.events, "created was told \(created) times", session.creation ?? 0) }
-        if destroyed.count > 1 { violation(.events, "destroyed was told \(destroyed.count) times", session.creation ?? 0) }
-        guard destroyed.isEmpty else { return }
+        if destroyed.count > 1 {
+            if session.operations.contains(where: { self[$0].invalidates && mayBeUndone($0, session, before: .never) }) {
+                verdict.excuse(.movedBeforeLoss)
+            } else {
+                violation(.events, "destroyed was told \(destroyed.count) times", session.creation ?? 0)
+            }
+        }
+        guard destroyed.isEmpty, history.clears.isEmpty else { return }
         let ended = session.operations.first {
             self[$0].invalidates && self[$0].found && self[$0].outcome == .answered
         }

@@ -51,7 +51,9 @@ final class Recorder: Sendable {
         }
     }
 
+    /// Requests below 0 are not in the history.
     func change(_ number: Int, _ body: (inout History.Operation) -> Void) {
+        guard number >= 0 else { return }
         state.withLock { body(&$0.history.operations[number]) }
     }
 

@@ -18,12 +18,23 @@ package struct Scenario: Sendable {
         case idle
         /// Ids change.
         case rotation
+        /// A server of the store is restarted, and has lost what it had.
+        case memoryLost
+        /// The store forgets single keys.
+        case evictions
+        /// A server of the store does not answer for a while, and comes back with its memory or without; or a node does not
+        /// reach it.
+        case outages
+        /// Somebody ends all sessions at once.
+        case clearing
         /// The balancer sends each request anywhere.
         case roaming
         /// The same, while messages to the store are lost or late.
         case roamingTimeouts
         /// The same, while nodes die or are stopped.
         case roamingCrashes
+        /// The same, while servers of the store lose what they have.
+        case roamingMemoryLost
     }
 
     /// How likely it is that a message to the store or its answer is lost, late, or refused.
@@ -69,6 +80,8 @@ package struct Scenario: Sendable {
         case limit(Int)
         /// The handler writes, and fails.
         case writeAndFail
+        /// Ends all sessions of the cluster.
+        case clear
     }
 
     package struct Fault: Sendable {
@@ -81,6 +94,12 @@ package struct Scenario: Sendable {
             /// Milliseconds.
             case stepClock(node: Int, by: Int64)
             case cut(node: Int, server: Int, for: VirtualTime)
+            /// The server does not answer, or refuses connections, and has its memory or not when it is back.
+            case outage(server: Int, for: VirtualTime, refuses: Bool, loses: Bool)
+            /// The server is restarted at once.
+            case restart(server: Int)
+            /// The n-th of the keys that begin so is lost.
+            case evict(key: String, number: Int)
         }
     }
 
@@ -95,6 +114,7 @@ package struct Scenario: Sendable {
     package var peerPoll = VirtualTime.milliseconds(250)
     /// Seconds.
     package var maxInactive = 1800
+    package var whenUnavailable = SessionConfiguration.Store.WhenUnavailable.local
     /// Milliseconds for each node.
     package var skews: [Int64] = []
     package var trouble = Trouble()
@@ -109,7 +129,7 @@ package struct Scenario: Sendable {
 extension Scenario.Kind {
     var isRoaming: Bool {
         switch self {
-        case .roaming, .roamingTimeouts, .roamingCrashes: true
+        case .roaming, .roamingTimeouts, .roamingCrashes, .roamingMemoryLost: true
         default: false
         }
     }
@@ -133,6 +153,7 @@ extension Scenario {
         servers = random.pick([1, 1, 2])
         tellsTokens = random.chance(0.3)
         saveInterval = random.pick([0, 1, 60, 60])
+        whenUnavailable = random.pick([.local, .reject])
         if kind == .idle {
             maxInactive = random.pick(2...6)
             saveInterval = random.pick([0, 1, 3])
@@ -173,8 +194,8 @@ extension Scenario {
             switch kind {
             case .sticky: 0
             case .straying, .timeouts, .rotation: 0.3
-            case .crashes, .pauses, .idle: 0.15
-            case .roaming, .roamingTimeouts, .roamingCrashes: 1
+            case .crashes, .pauses, .idle, .memoryLost, .evictions, .outages, .clearing: 0.15
+            case .roaming, .roamingTimeouts, .roamingCrashes, .roamingMemoryLost: 1
             }
         return Step(
             pause: pause, action: action,
@@ -183,6 +204,7 @@ extension Scenario {
     }
 
     private func action(_ random: inout SeededRandom) -> Action {
+        if kind == .clearing, random.chance(0.06) { return .clear }
         let ending = kind == .rotation ? 0.03 : 0.05
         let rotating = kind == .rotation ? 0.2 : 0.02
         let limiting = kind == .idle ? 0.08 : 0.01
@@ -200,9 +222,24 @@ extension Scenario {
         }
     }
 
+    private func fault(of kind: Kind, _ random: inout SeededRandom) -> Fault.Kind {
+        let server = random.pick(0...servers - 1)
+        switch kind {
+        case .evictions:
+            return .evict(key: random.pick(["d/", "d/", "v/", "a/", "c/", "b", "g", "m"]), number: random.pick(0...1000))
+        case .outages:
+            let length = random.pick(.milliseconds(100)...(.seconds(4)))
+            if random.chance(0.3) { return .cut(node: random.pick(0...nodes - 1), server: server, for: length) }
+            return .outage(server: server, for: length, refuses: random.chance(0.5), loses: random.chance(0.4))
+        default:
+            return .restart(server: server)
+        }
+    }
+
     private mutating func addFaults(_ random: inout SeededRandom) {
         switch kind {
-        case .sticky, .straying, .idle, .rotation, .roaming: break
+        case .sticky, .straying, .idle, .rotation, .roaming, .clearing: break
+        case .memoryLost, .evictions, .outages, .roamingMemoryLost: break
         case .timeouts, .roamingTimeouts:
             trouble = Trouble(
                 lost: random.pick([0, 0.02, 0.05]), unanswered: random.pick([0, 0.03, 0.08]),
@@ -220,6 +257,14 @@ extension Scenario {
                         time: random.pick(.milliseconds(20)...(.seconds(3))),
                         kind: stops ? .stop(node: node, for: length) : .crash(node: node, for: length)))
             }
+        }
+        switch kind {
+        case .memoryLost, .evictions, .outages, .roamingMemoryLost:
+            for _ in 0..<random.pick(kind == .evictions ? 2...6 : 1...2) {
+                faults.append(
+                    Fault(time: random.pick(.milliseconds(300)...(.seconds(3))), kind: self.fault(of: kind, &random)))
+            }
+        default: break
         }
         if kind != .sticky, random.chance(0.1) {
             faults.append(

@@ -27,6 +27,7 @@ final class SimulatedCluster: Sendable {
         configuration.saveInterval = .seconds(scenario.saveInterval)
         configuration.peerPoll = scenario.peerPoll.duration
         configuration.store.kind = .memcached
+        configuration.store.whenUnavailable = scenario.whenUnavailable
         self.configuration = configuration
         let recorder = Recorder(loop: loop, trace: trace)
         self.recorder = recorder
@@ -132,11 +133,46 @@ final class SimulatedCluster: Sendable {
                     Moment(time: fault.time + length, node: node) { [network, nodes] in
                         network.cut(nodes[node].name, from: server, false)
                     })
+            case .outage(let server, let length, let refuses, let loses):
+                moments.append(
+                    Moment(time: fault.time, node: 0) { [network] in
+                        network.silence(server, refuses ? .refuses : .isMute)
+                    })
+                moments.append(
+                    Moment(time: fault.time + length, node: 0) { [self] in
+                        if loses { loseMemory(of: server) }
+                        network.silence(server, nil)
+                    })
+            case .restart(let server):
+                moments.append(Moment(time: fault.time, node: 0) { [self] in loseMemory(of: server) })
+            case .evict(let key, let number):
+                moments.append(Moment(time: fault.time, node: 0) { [self] in evict(key, number) })
             }
         }
         // The order of those at one time is the order in which they were written.
         return moments.enumerated().sorted { ($0.element.time, $0.offset) < ($1.element.time, $1.offset) }
             .map(\.element)
+    }
+
+    private func loseMemory(of server: Int) {
+        trace.note(loop.now, UInt64(server), line: "server \(server) loses its memory")
+        network.servers[server].restart()
+        recorder.withHistory { $0.losses.append(History.Loss(time: loop.now, server: server)) }
+    }
+
+    private func evict(_ prefix: String, _ number: Int) {
+        let keys = network.servers.flatMap { server in
+            server.values(at: loop.now).map { (server, StoreKey($0.name, placement: .server(server.number))) }
+        }.filter { $0.1.shortName.hasPrefix(prefix) }
+        guard !keys.isEmpty else { return }
+        let (server, key) = keys[number % keys.count]
+        trace.note(loop.now, key.name.stableHash, line: "\([key].shortNames) is evicted")
+        _ = server.evict(key.name)
+        guard prefix == "d/" else { return }
+        recorder.withHistory {
+            $0.losses.append(
+                History.Loss(time: loop.now, server: server.number, id: String(key.shortName.dropFirst(prefix.count))))
+        }
     }
 
     private func sleep(until time: VirtualTime) async {
@@ -193,14 +229,25 @@ final class SimulatedCluster: Sendable {
         operation.client = client
         operation.jar = number
         operation.jarIsSequential = scenario.plans.count { $0.jar == number } <= 1
+        if step.action == .clear { return await clear(node) }
         describe(step.action, client: client, in: &operation)
         await ask(node, operation, jar: jar, step: step)
+    }
+
+    private func clear(_ node: SimulatedNode) async {
+        let begin = loop.now
+        let isDone = await node.clear()
+        let end = loop.now
+        trace.note(end, node.name.stableHash, line: "\(node.name) cleared since \(begin): \(isDone)")
+        recorder.withHistory {
+            $0.clears.append(History.Clear(invoked: begin, answered: isDone ? end : .never))
+        }
     }
 
     private func describe(_ action: Scenario.Action, client: Int, in operation: inout History.Operation) {
         let own = "x\(client)"
         switch action {
-        case .read: break
+        case .read, .clear: break
         case .write, .writeAndFail, .writeAndRotate:
             operation.writes = [History.Write(own, recorder.nextValue())]
         case .writeShared: operation.writes = [History.Write(Self.shared, recorder.nextValue())]
@@ -295,6 +342,10 @@ final class SimulatedCluster: Sendable {
             for index in history.events.indices {
                 if let id = ids[history.events[index].id] { history.events[index].id = id }
             }
+            for index in history.losses.indices {
+                if let id = history.losses[index].id { history.losses[index].id = ids[id] ?? id }
+            }
+            for (fingerprint, id) in ids { history.servers[id] = network.server(ofGroup: fingerprint) }
             history.keys = keysLeft(ids)
         }
         for node in nodes { node.kill() }

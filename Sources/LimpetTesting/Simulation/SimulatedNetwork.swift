@@ -89,6 +89,8 @@ final class SimulatedNetwork: Sendable {
     }
 
     /// How long a message takes, or what lies between the reads of two keys of one message.
+    func server(ofGroup group: String) -> Int { Int(group.stableHash % UInt64(servers.count)) }
+
     func delay() -> VirtualTime { state.withLock { $0.delay() } }
 
     /// Where a message of many keys pauses on its way, and for how long, if it does.

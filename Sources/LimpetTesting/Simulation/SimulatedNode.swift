@@ -28,6 +28,8 @@ final class SimulatedNode: Sendable {
         var requests: AsyncStream<Request>.Continuation?
         var waiting: [Int: @Sendable (Reply) -> Void] = [:]
         var isGivenUp = false
+        /// Requests that are in no session have numbers below 0.
+        var lastClear = 0
     }
 
     private struct HandlerFailure: Error {}
@@ -178,16 +180,38 @@ final class SimulatedNode: Sendable {
         }
     }
 
+    /// Asks the node to end all sessions; `false` if that failed, or nobody knows.
+    func clear() async -> Bool {
+        let number = state.withLock { state in
+            state.lastClear -= 1
+            return state.lastClear
+        }
+        let step = Scenario.Step(pause: .zero, action: .clear, handling: .zero)
+        let reply = await request(Request(number: number, fields: [:], client: 0, step: step, attributes: []))
+        if case .answer = reply { return true }
+        return false
+    }
+
+    private func answer(
+        _ request: Request, _ manager: SessionManager, _ clock: SimulatedClock
+    ) async throws -> HTTPFields {
+        if request.step.action == .clear {
+            try await manager.cluster.clear()
+            return [:]
+        }
+        let answer = try await manager.withSession(request.fields, \Answer.fields) { session in
+            try await self.handle(request, session, clock)
+            return Answer()
+        }
+        return answer.fields
+    }
+
     private func serve(
         _ request: Request, _ manager: SessionManager, _ process: SimulatedProcess, _ clock: SimulatedClock
     ) async {
         let reply: Reply
         do {
-            let answer = try await manager.withSession(request.fields, \Answer.fields) { session in
-                try await self.handle(request, session, clock)
-                return Answer()
-            }
-            reply = .answer(answer.fields)
+            reply = .answer(try await answer(request, manager, clock))
         } catch let error as SessionError {
             reply = .failure(error.code == .outcomeUnknown ? .unknown : .refused, "\(error)")
         } catch {

@@ -13,7 +13,7 @@ package final class SimulatedStore: SharedStore {
 
     package var serverCount: Int { network.servers.count }
 
-    package func server(ofGroup group: String) -> Int { Int(group.stableHash % UInt64(network.servers.count)) }
+    package func server(ofGroup group: String) -> Int { network.server(ofGroup: group) }
 
     private func server(of key: StoreKey) -> SimulatedServer {
         switch key.placement {
