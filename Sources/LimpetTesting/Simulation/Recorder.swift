@@ -17,20 +17,7 @@ final class Recorder: Sendable {
         self.trace = trace
     }
 
-    /// The events are told by fingerprint: here they are of the ids that clients had.
-    var history: History {
-        var history = state.withLock { $0.history }
-        var ids: [String: String] = [:]
-        for text in history.operations.flatMap({ [$0.presented, $0.given] }) {
-            guard let text, let id = SessionID(text.utf8) else { continue }
-            ids[SessionFingerprint(id).description] = text
-        }
-        for index in history.events.indices {
-            let event = history.events[index]
-            history.events[index].id = ids[event.id] ?? event.id
-        }
-        return history
-    }
+    var history: History { state.withLock { $0.history } }
 
     func withHistory<Result>(_ body: (inout History) -> Result) -> Result {
         state.withLock { state in body(&state.history) }
