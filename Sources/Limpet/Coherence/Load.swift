@@ -266,7 +266,9 @@ extension SessionCoherence {
         do {
             let asked = clock.monotonicNanoseconds()
             var record = copy.snapshot.record
-            let timeToLive = timeToLive(maxInactive: record.maxInactive)
+            // What is left of its life: to be put back is no access.
+            let left = max(1, record.expiresAt - clock.wallMilliseconds())
+            let timeToLive = timeToLive(maxInactive: left)
             let counter = try await store.get(copy.keys.epoch).flatMap { Epoch(ascii: $0.bytes) }
             record.epoch = Epoch(
                 wallMilliseconds: clock.wallMilliseconds(), after: [record.epoch] + (counter.map { [$0] } ?? []))
@@ -282,6 +284,7 @@ extension SessionCoherence {
                     state.token = token
                     state.verifiedAt = asked
                     state.isSuspect = false
+                    state.savedAt = record.accessedAt
                 }
                 statistics.republished.add(1)
                 note(.republished, copy.keys)
