@@ -157,13 +157,15 @@ public final class SessionManager: Service {
     package func work() async {
         await withTaskGroup(of: Void.self) { group in
             group.addTask { await self.coherence.refresh.run() }
-            group.addTask { await self.coherence.runWatch() }
             group.addTask { await self.coherence.runDelivery() }
             group.addTask { await self.endExpired() }
             if metrics.isWanted { group.addTask { await self.tellMetrics() } }
-            group.addTask { await self.coherence.membership.run() }
-            group.addTask { await self.coherence.runRoster() }
-            group.addTask { await self.coherence.runBurials() }
+            SessionStatistics.$isBackground.withValue(true) {
+                group.addTask { await self.coherence.runWatch() }
+                group.addTask { await self.coherence.membership.run() }
+                group.addTask { await self.coherence.runRoster() }
+                group.addTask { await self.coherence.runBurials() }
+            }
         }
     }
 

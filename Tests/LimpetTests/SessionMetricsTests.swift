@@ -22,7 +22,7 @@ struct SessionMetricsTests {
         let metrics = TestMetrics()
         let sessions = try manager(clock, metrics)
         let created = try metrics.expectCounter("limpet_sessions_created_total")
-        let puts = try metrics.expectCounter("limpet_sessions_store_operations_total", [("operation", "put")])
+        let puts = try metrics.expectCounter("limpet_sessions_store_operations_total", [("operation", "put"), ("for", "sessions")])
         let inMemory = try metrics.expectGauge("limpet_sessions_in_memory")
         func create() async throws {
             _ = try await sessions.withSession([:], \Answer.fields) { session in
@@ -52,7 +52,10 @@ struct SessionMetricsTests {
         let statistics = SessionStatistics()
         let metrics = TestMetrics()
         let told = SessionMetrics(statistics, factory: metrics)
-        let counters = Mirror(reflecting: statistics).children.compactMap { $0.value as? SessionStatistics.Counter }
+        let parts: [Any] = [statistics, statistics.storeCalls, statistics.backgroundStoreCalls]
+        let counters = parts.flatMap { part in
+            Mirror(reflecting: part).children.compactMap { $0.value as? SessionStatistics.Counter }
+        }
         #expect(counters.count > 20)
         for counter in counters { counter.add(3) }
         told.tell(inMemory: 0, entered: 0)

@@ -31,7 +31,7 @@ final class SessionMetrics: Sendable {
         isWanted = !(factory is NOOPMetricsHandler)
         inMemory = Gauge(label: "limpet_sessions_in_memory", factory: factory)
         entered = Gauge(label: "limpet_sessions_entered", factory: factory)
-        lines = Locked([
+        var all = [
             // Requests that had a session, by where they found it.
             line(statistics.localHits, "found", ("source", "local")),
             line(statistics.verified, "found", ("source", "verified")),
@@ -58,12 +58,16 @@ final class SessionMetrics: Sendable {
             line(statistics.storeOutages, "store_outages"),
             line(statistics.unsentDelivered, "unsent_delivered"),
             line(statistics.unsentDropped, "unsent_dropped"),
-            line(statistics.storeGets, "store_operations", ("operation", "get")),
-            line(statistics.storePuts, "store_operations", ("operation", "put")),
-            line(statistics.storeIncrements, "store_operations", ("operation", "increment")),
-            line(statistics.storeTouches, "store_operations", ("operation", "touch")),
-            line(statistics.storeDeletes, "store_operations", ("operation", "delete")),
-        ])
+        ]
+        for (calls, purpose) in [(statistics.storeCalls, "sessions"), (statistics.backgroundStoreCalls, "node")] {
+            for (counter, operation) in [
+                (calls.gets, "get"), (calls.puts, "put"), (calls.increments, "increment"), (calls.touches, "touch"),
+                (calls.deletes, "delete"),
+            ] {
+                all.append(line(counter, "store_operations", ("operation", operation), ("for", purpose)))
+            }
+        }
+        lines = Locked(all)
     }
 
     /// Hands over what was counted since the last time.

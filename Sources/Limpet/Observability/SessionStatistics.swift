@@ -10,6 +10,21 @@ final class SessionStatistics: Sendable {
         var value: Int { number.load(ordering: .relaxed) }
     }
 
+    /// Calls of the store by kind.
+    final class StoreCalls: Sendable {
+        let gets = Counter()
+        let puts = Counter()
+        let increments = Counter()
+        let touches = Counter()
+        let deletes = Counter()
+    }
+
+    /// Whether what runs belongs to no session: the watch and the membership.
+    @TaskLocal static var isBackground = false
+
+    /// Where calls of the store are counted now.
+    var currentStoreCalls: StoreCalls { Self.isBackground ? backgroundStoreCalls : storeCalls }
+
     let localHits = Counter()
     let verified = Counter()
     let loads = Counter()
@@ -35,11 +50,9 @@ final class SessionStatistics: Sendable {
     let storeOutages = Counter()
     let unsentDelivered = Counter()
     let unsentDropped = Counter()
-    let storeGets = Counter()
-    let storePuts = Counter()
-    let storeIncrements = Counter()
-    let storeTouches = Counter()
-    let storeDeletes = Counter()
+    /// Calls of the store for sessions, and those that the node makes for itself all the time: its watch and its membership.
+    let storeCalls = StoreCalls()
+    let backgroundStoreCalls = StoreCalls()
     private let failedNames = Locked<Set<String>>([])
 
     /// Whether an attribute of this name is the first of its name that could not be decoded: it is said once.
@@ -100,8 +113,11 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
     public var unsentDelivered = 0
     /// How often a session's changes waited in vain: they were superseded by its end, or the store has no room for them.
     public var unsentDropped = 0
-    /// Calls of the store by kind.
+    /// Calls of the store for sessions by kind.
     public var storeOperations = StoreOperations()
+    /// Calls of the store that the node makes whether or not there are requests: the watch for others' changes, signs of life, and
+    /// what they lead to.
+    public var backgroundStoreOperations = StoreOperations()
     /// Sessions in this node's memory now.
     public var sessionsInMemory = 0
     /// Sessions that a request is in now.
@@ -119,6 +135,16 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
         public var touch = 0
         /// Deletions.
         public var delete = 0
+
+        init() {}
+
+        init(_ calls: SessionStatistics.StoreCalls) {
+            get = calls.gets.value
+            put = calls.puts.value
+            increment = calls.increments.value
+            touch = calls.touches.value
+            delete = calls.deletes.value
+        }
 
         /// All calls together.
         public var total: Int {
@@ -152,10 +178,8 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
         storeOutages = statistics.storeOutages.value
         unsentDelivered = statistics.unsentDelivered.value
         unsentDropped = statistics.unsentDropped.value
-        storeOperations = StoreOperations(
-            get: statistics.storeGets.value, put: statistics.storePuts.value,
-            increment: statistics.storeIncrements.value, touch: statistics.storeTouches.value,
-            delete: statistics.storeDeletes.value)
+        storeOperations = StoreOperations(statistics.storeCalls)
+        backgroundStoreOperations = StoreOperations(statistics.backgroundStoreCalls)
         self.sessionsInMemory = sessionsInMemory
         self.sessionsEntered = sessionsEntered
         self.unsentSessions = unsentSessions

@@ -77,7 +77,7 @@ final class StoreGuard: Sendable {
     ) async -> [Result<StoreEntry?, StoreError>] {
         let admission = admit(server, isProbe: isProbe)
         if case .refuse = admission { return keys.map { _ in .failure(StoreError.refused) } }
-        statistics.storeGets.add(1)
+        statistics.currentStoreCalls.gets.add(1)
         let results = await store.get(keys)
         note(Array(keys.indices), of: keys, results, server, admission)
         return results
@@ -97,7 +97,7 @@ final class StoreGuard: Sendable {
         let asked = parts.flatMap { part in if case .refuse = part.admission { [Int]() } else { part.indices } }
         var results = [Result<StoreEntry?, StoreError>](repeating: .failure(StoreError.refused), count: keys.count)
         if !asked.isEmpty {
-            statistics.storeGets.add(1)
+            statistics.currentStoreCalls.gets.add(1)
             for (index, result) in zip(asked, await store.get(asked.map { keys[$0] })) { results[index] = result }
         }
         for part in parts { note(part.indices, of: keys, results, part.server, part.admission) }
@@ -112,7 +112,7 @@ final class StoreGuard: Sendable {
         _ bytes: [UInt8], for key: StoreKey, timeToLive: Duration, if condition: StoreCondition
     ) async throws(StoreError) -> StorePut {
         try await change(key, condition: condition) { () async throws(StoreError) -> StorePut in
-            statistics.storePuts.add(1)
+            statistics.currentStoreCalls.puts.add(1)
             return try await store.put(bytes, for: key, timeToLive: timeToLive, if: condition)
         }
     }
@@ -126,7 +126,7 @@ final class StoreGuard: Sendable {
     func increment(_ keys: [StoreKey], by amount: UInt64 = 1) async throws(StoreError) -> [UInt64?] {
         guard let first = keys.first else { return [] }
         let increment = { () async throws(StoreError) -> [UInt64?] in
-            self.statistics.storeIncrements.add(1)
+            self.statistics.currentStoreCalls.increments.add(1)
             return try await self.store.increment(keys, by: amount)
         }
         do {
@@ -138,7 +138,7 @@ final class StoreGuard: Sendable {
 
     func touch(_ key: StoreKey, timeToLive: Duration) async throws(StoreError) -> Bool {
         try await change(key) { () async throws(StoreError) -> Bool in
-            statistics.storeTouches.add(1)
+            statistics.currentStoreCalls.touches.add(1)
             return try await store.touch(key, timeToLive: timeToLive)
         }
     }
@@ -146,7 +146,7 @@ final class StoreGuard: Sendable {
     func delete(_ key: StoreKey, ifUnchangedSince token: StoreToken? = nil) async throws(StoreError) -> StoreDelete {
         let condition = token.map { StoreCondition.unchanged(since: $0) } ?? .always
         return try await change(key, condition: condition) { () async throws(StoreError) -> StoreDelete in
-            statistics.storeDeletes.add(1)
+            statistics.currentStoreCalls.deletes.add(1)
             return try await store.delete(key, ifUnchangedSince: token)
         }
     }
@@ -199,7 +199,7 @@ final class StoreGuard: Sendable {
         let server = server(of: key)
         var admission = admit(server, isProbe: false)
         if case .probe = admission {
-            statistics.storeGets.add(1)
+            statistics.currentStoreCalls.gets.add(1)
             let results = await store.get([key])
             note([0], of: [key], results, server, admission)
             admission = admit(server, isProbe: false)

@@ -48,8 +48,8 @@ struct StoreGuardTests {
         await #expect(throws: StoreError.self) { try await guarded.get(zero) }
         #expect(store.servers[0].calls.isEmpty)
         #expect(statistics.storeOutages.value == 1)
-        #expect(statistics.storeGets.value == 3)
-        #expect(statistics.storePuts.value == 0)
+        #expect(statistics.storeCalls.gets.value == 3)
+        #expect(statistics.storeCalls.puts.value == 0)
     }
 
     @Test(arguments: [StoreError.Code.tooLarge, .corrupt, .invalidKey, .outOfMemory])
