@@ -115,6 +115,11 @@ let package = Package(
             name: "Simulate", dependencies: ["Limpet", "LimpetTesting"], path: "Tests/Simulation",
             exclude: ["README.md"], swiftSettings: settings),
 
+        .executableTarget(
+            name: "BenchmarkCoherence",
+            dependencies: ["Limpet", "LimpetMemcached", "LimpetTesting", httpTypes, logging],
+            path: "Benchmarks/Coherence", exclude: ["README.md", "run"], swiftSettings: settings),
+
         .testTarget(
             name: "LimpetTests",
             dependencies: [
@@ -142,7 +147,7 @@ let package = Package(
             dependencies: [
                 "Counter", "Failover", "Limpet", "LimpetMemcached", "LimpetServer", "LimpetTesting", configuration,
             ],
-            exclude: ["goaway-client"],
+            exclude: ["cluster-clients", "goaway-client"],
             swiftSettings: settings),
     ]
 )

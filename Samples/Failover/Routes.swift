@@ -53,7 +53,7 @@ struct Routes: Sendable {
         case (.post, "/login"):
             session[.isLoggedIn] = true
             session.rotateID()
-            return try json(NodeAnswer(node: sessions.node))
+            return try json(LoginAnswer(node: sessions.node, isNew: session.isNew))
         case (.post, "/logout"):
             session.invalidate()
             return ServerResponse(status: .noContent)
@@ -63,14 +63,20 @@ struct Routes: Sendable {
             guard let text = String(validating: bytes, as: UTF8.self) else {
                 return try failure(.badRequest, "the body of an attribute is text in UTF-8")
             }
+            let previous = session[.text(attribute)]
             session[.text(attribute)] = text
-            return try json(AttributeAnswer(node: sessions.node, name: String(attribute), value: text))
+            return try json(
+                AttributeAnswer(session, node: sessions.node, name: attribute, value: text, previous: previous))
         case (.get, _) where !attribute.isEmpty:
-            guard let text = session[.text(attribute)] else { return try failure(.notFound, "no such attribute") }
-            return try json(AttributeAnswer(node: sessions.node, name: String(attribute), value: text))
+            let text = session[.text(attribute)]
+            return try json(
+                AttributeAnswer(session, node: sessions.node, name: attribute, value: text),
+                status: text == nil ? .notFound : .ok)
         case (.delete, _) where !attribute.isEmpty:
+            let previous = session[.text(attribute)]
             session[.text(attribute)] = nil
-            return try json(AttributeAnswer(node: sessions.node, name: String(attribute), value: nil))
+            return try json(
+                AttributeAnswer(session, node: sessions.node, name: attribute, value: nil, previous: previous))
         default: return try failure(.notFound, "no such resource")
         }
     }
@@ -116,8 +122,9 @@ private struct ClusterAnswer: Encodable {
     }
 }
 
-private struct NodeAnswer: Encodable {
+private struct LoginAnswer: Encodable {
     let node: String
+    let isNew: Bool
 }
 
 private struct CountAnswer: Encodable {
@@ -132,8 +139,18 @@ private struct HoldAnswer: Encodable {
 
 private struct AttributeAnswer: Encodable {
     let node: String
+    let isNew: Bool
     let name: String
     let value: String?
+    let previous: String?
+
+    init(_ session: Session, node: String, name: some StringProtocol, value: String?, previous: String? = nil) {
+        self.node = node
+        isNew = session.isNew
+        self.name = String(name)
+        self.value = value
+        self.previous = previous
+    }
 }
 
 private struct FailureAnswer: Encodable {

@@ -36,6 +36,12 @@ final class NodeProcess: Sendable {
         process.kill(SIGKILL)
     }
 
+    /// Stops the process in its tracks, until ``resume()``: connections are made, and nothing is answered.
+    func pause() throws { try process.send(SIGSTOP) }
+
+    /// Lets the process go on, as if no time had passed.
+    func resume() throws { try process.send(SIGCONT) }
+
     /// The node's counters.
     func statistics() async throws -> Statistics {
         let answer = try await HTTPClient().request("GET", port: port, "/stats")
@@ -43,7 +49,8 @@ final class NodeProcess: Sendable {
     }
 
     struct Statistics: Decodable {
-        let localHits, verified, loads, takeovers, commits, merges, conflicts, accessTimeSaves, lockWaits: Int
+        let localHits, verified, loads, takeovers, commits, merges, conflicts, accessTimeSaves, lockWaits,
+            republished: Int
         let sessionsInMemory, sessionsEntered: Int
         let storeOperations: [String: Int]
         var storeCalls: Int { storeOperations.values.reduce(0, +) }
