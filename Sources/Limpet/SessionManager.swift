@@ -43,7 +43,8 @@ public final class SessionManager: Service {
         try configuration.validate()
         let counters = SessionStatistics()
         cookie = SessionCookie(configuration)
-        locks = SessionLocks(timeout: configuration.lock.timeout, clock: clock, statistics: counters)
+        locks = SessionLocks(
+            timeout: configuration.lock.timeout, clock: clock, statistics: counters, excludesOthers: breaking != .r23)
         coherence = SessionCoherence(
             store: store, configuration: configuration, locks: locks, clock: clock, events: events,
             statistics: counters,

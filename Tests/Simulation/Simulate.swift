@@ -11,6 +11,7 @@ import LimpetTesting
 @main
 struct Simulate {
     static func main() async {
+        repeatable()
         let options: Options
         do {
             options = try Options(CommandLine.arguments.dropFirst())
@@ -23,6 +24,15 @@ struct Simulate {
         case .replay(let seed): exit(replay(seed, options) ? 0 : 1)
         case .find: await find(options)
         }
+    }
+
+    /// Starts the program anew where the order in which a dictionary is walked is not always the same.
+    private static func repeatable() {
+        guard getenv("SWIFT_DETERMINISTIC_HASHING") == nil else { return }
+        setenv("SWIFT_DETERMINISTIC_HASHING", "1", 1)
+        var arguments = CommandLine.arguments.map { strdup($0) } + [nil]
+        execv("/proc/self/exe", &arguments)
+        // Not on this system: a seed may not replay exactly.
     }
 
     /// Runs so many seeds, and tells of those that fail.

@@ -51,6 +51,8 @@ extension SessionCoherence {
                 return .gone(tombstone.reason)
             case .adopt:
                 if let token, try await swap(copy, state, token, changes) { return .stored(merged: false) }
+            case .merge where !keeps(.r8):
+                if let token, try await swap(copy, state, token, changes) { return .stored(merged: false) }
             case .merge(let record):
                 copy.withState { $0.isSuspect = true }
                 if let token, try await merge(copy, record, token, changes) { return .stored(merged: true) }
@@ -85,7 +87,7 @@ extension SessionCoherence {
         let renewsEpoch = renewsEpoch(state, changes)
         guard isRoaming else { return try await put(record, since: token, copy: copy, renewsEpoch: renewsEpoch) }
         // Every node may have a copy: all of them become stale, and this node home.
-        record.home = node
+        if keeps(.r10) { record.home = node }
         record.epoch = try await raiseEpoch(
             copy.keys, beyond: state.record.epoch, timeToLive: timeToLive(maxInactive: record.maxInactive))
         try await bump(state.record.home, copy.keys)
@@ -104,7 +106,8 @@ extension SessionCoherence {
         var record = newer
         let state = copy.snapshot
         let accessedAt = state.record.accessedAt
-        record.home = node
+        if keeps(.r10) { record.home = node }
+        if !keeps(.r9) { record.attributes.merge(state.record.attributes) { _, own in own } }
         record.epoch = try await raiseEpoch(
             copy.keys, beyond: newer.epoch, timeToLive: timeToLive(maxInactive: newer.maxInactive))
         try await bump(newer.home, copy.keys)
@@ -145,8 +148,8 @@ extension SessionCoherence {
         if !keeps(.r13) { copy.withState { $0.record = record } }
         do {
             let bytes = try StoredSession.record(record).bytes(keys: copy.keys)
-            switch try await store.put(bytes, for: copy.keys.data, timeToLive: timeToLive, if: .unchanged(since: token))
-            {
+            let condition = keeps(.r7) ? StoreCondition.unchanged(since: token) : .always
+            switch try await store.put(bytes, for: copy.keys.data, timeToLive: timeToLive, if: condition) {
             case .stored(let newToken):
                 acknowledge(record, token: newToken, copy, verifiedAt: asked)
                 written = copy

@@ -115,6 +115,8 @@ extension SessionCoherence {
             let leadsElsewhere = checkout.replacesEnded && presented?.namesThisNode == false
             return leadsElsewhere ? .expireCookie : .keepCookie
         }
+        var changes = changes
+        if let presented, !keeps(.r16) { changes.newID = presented.id }
         return .setCookie(
             try await create(changes, at: checkout.createdAt, maxInactive: checkout.maxInactive))
     }

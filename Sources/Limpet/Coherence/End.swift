@@ -35,7 +35,7 @@ extension SessionCoherence {
             try await pause(before: attempt, since: began)
             let (stored, token) = try await readData(keys)
             let decision = EndDecision(stored: stored, nonce: tombstone.nonce)
-            if case .lost(let other) = decision { return .before(other.reason) }
+            if case .lost(let other) = decision, keeps(.r15) { return .before(other.reason) }
             if case .bury(let record) = decision, let judged, !judged.isAbout(record) { return .not }
             guard try await isBuried(keys, tombstone, decision, token) else { continue }
             // A change of the id ends no session.
@@ -59,7 +59,7 @@ extension SessionCoherence {
             var timeToLive = tombstoneTimeToLive(maxInactive: configuration.maxInactive.milliseconds)
             switch decision {
             case .won: return true
-            case .lost: return false
+            case .lost: return !keeps(.r15)
             case .plant:
                 // Raised only if it is there: a missing one is as good, since copies that find none read the record.
                 _ = try await store.increment(keys.epoch)

@@ -21,6 +21,8 @@ extension SessionCoherence {
         switch decision {
         case .trust:
             return try await use(copy, cookie, source: .local, startedAt: now)
+        case .verify where !keeps(.r1):
+            return try await use(copy, cookie, source: .local, startedAt: now)
         case _ where storeIsDown && !keeps(.r25):
             return try await use(copy, cookie, source: .local, startedAt: now)
         case .verify:
@@ -67,7 +69,7 @@ extension SessionCoherence {
     private func verify(_ copy: SessionCopy, at now: UInt64) async throws(SessionError) -> Bool {
         let counter = try await epoch(copy.keys)
         return copy.withState { state in
-            guard counter == state.record.epoch else {
+            guard counter == state.record.epoch || (counter != nil && !keeps(.r2)) else {
                 // Whatever becomes of this request, the copy is trusted no more.
                 note(.foundStale, copy.keys)
                 state.verifiedAt = nil
@@ -160,7 +162,7 @@ extension SessionCoherence {
                 let ownAccess = copyState.map { $0.record.home == node ? $0.record.accessedAt : 0 } ?? 0
                 let accessedAt = max(record.accessedAt, ownAccess)
                 let taken =
-                    isRoaming
+                    isRoaming || !keeps(.r3)
                     ? try await share(
                         record, found, keys: keys, id: cookie.id, accessedAt: accessedAt, now: now, asked: asked)
                     : try await take(
@@ -249,6 +251,7 @@ extension SessionCoherence {
             }
         }
         var record = record
+        if !keeps(.r4), let counter = found.counter { record.epoch = counter }
         record.lastAccessedAt = accessedAt
         record.accessedAt = max(accessedAt, now)
         let copy = SessionCopy(
@@ -299,7 +302,7 @@ extension SessionCoherence {
 
     /// What R18 needs to know of a copy.
     func republishable(_ state: SessionCopy.State) -> RepublishRule.Copy {
-        .init(isHome: state.record.home == node, epoch: state.record.epoch, expiresAt: state.expiresAt)
+        .init(isHome: state.record.home == node || !keeps(.r18), epoch: state.record.epoch, expiresAt: state.expiresAt)
     }
 
     /// A copy whose record is missing, and that may not be put back for this request: forgotten if it is of no use any more,

@@ -98,7 +98,7 @@ final class SessionCoherence: Sendable {
     }
 
     /// What a foreign judge of an expiry adds to it.
-    var expiryTolerance: Int64 { (configuration.saveInterval + Self.slack).milliseconds }
+    var expiryTolerance: Int64 { keeps(.r14) ? (configuration.saveInterval + Self.slack).milliseconds : 0 }
 
     /// R6: tells a node that its copy becomes stale. After the epoch was raised, and before the record is changed: whoever finds the
     /// counter changed finds the epoch changed.
@@ -135,8 +135,10 @@ final class SessionCoherence: Sendable {
     func raiseEpoch(_ keys: SessionStoreKeys, beyond epoch: Epoch, timeToLive: Duration) async throws(SessionError)
         -> Epoch
     {
+        guard keeps(.r6) else { return Epoch(epoch.value + 1) }
         do {
             for _ in 0..<Self.attempts {
+                if !keeps(.r11) { return try await setEpoch(keys, beyond: epoch, timeToLive: timeToLive) }
                 if let value = try await store.increment(keys.epoch) {
                     if value > epoch.value { return Epoch(value) }
                     // Below the record's: made by a node whose clock is behind. Another one that raises it at the same time
@@ -156,6 +158,16 @@ final class SessionCoherence: Sendable {
             throw SessionError(error)
         }
         throw tooManyConflicts()
+    }
+
+    /// What R11 forbids: two nodes that do so at once get one number.
+    private func setEpoch(
+        _ keys: SessionStoreKeys, beyond epoch: Epoch, timeToLive: Duration
+    ) async throws(StoreError) -> Epoch {
+        let found = try await store.get(keys.epoch).flatMap { Epoch(ascii: $0.bytes) }
+        let next = Epoch(max(found?.value ?? 0, epoch.value) + 1)
+        _ = try await store.put(next.ascii, for: keys.epoch, timeToLive: timeToLive, if: .always)
+        return next
     }
 
     /// Before a sequence begins anew: at once the first time, after that a few milliseconds, at random, so that two nodes

@@ -304,6 +304,9 @@ extension HistoryChecker {
 
     private mutating func checkMissing(_ reader: Int, _ session: SessionIndex.Session) {
         let read = self[reader]
+        if read.given != nil, read.given == read.presented, !read.writes.isEmpty {
+            return violation(.ended, "a new session has the id that the client brought", reader)
+        }
         for number in session.operations where number != reader && mayEnd(number) {
             guard self[number].invoked < read.answered else { continue }
             if self[number].outcome != .answered { verdict.excuse(.endUnknown) }
