@@ -151,8 +151,11 @@ public final class SessionManager: Service {
         logger.info("\(startLine)", metadata: [LogKey.node: "\(node)"])
         await cancelWhenGracefulShutdown { await self.work() }
         // Who is cancelled has no time left.
-        if !Task.isCancelled { await coherence.drain() }
+        if !Task.isCancelled { await drain() }
     }
+
+    /// Saves what only this node knows, and leaves.
+    package func drain() async { await coherence.drain() }
 
     /// What the node does beside its requests, until the task is cancelled.
     package func work() async {

@@ -97,6 +97,19 @@ package struct History: Sendable {
         }
     }
 
+    /// Nodes that go on without the store could not reach a server.
+    package struct Outage: Sendable {
+        package var server: Int
+        package var begin: VirtualTime
+        package var end: VirtualTime
+
+        package init(server: Int, begin: VirtualTime, end: VirtualTime) {
+            self.server = server
+            self.begin = begin
+            self.end = end
+        }
+    }
+
     /// All sessions were to be ended.
     package struct Clear: Sendable {
         package var invoked: VirtualTime
@@ -111,6 +124,7 @@ package struct History: Sendable {
 
     package var losses: [Loss] = []
     package var clears: [Clear] = []
+    package var outages: [Outage] = []
     /// Which server has the session of an id.
     package var servers: [String: Int] = [:]
     /// When a node died.
@@ -135,6 +149,12 @@ package struct History: Sendable {
         package var clockSteps = VirtualTime.zero
         /// How long it takes at most until every node has looked for what others changed.
         package var watch = VirtualTime.milliseconds(750)
+        /// How long after an outage a node may still go on without the store, and what it kept may still be delivered.
+        package var delivery = VirtualTime.seconds(4)
+        /// How long what a dead node has left is kept beyond its time, for those who end it.
+        package var burial = VirtualTime.seconds(45)
+        /// How long it takes until a node has told the others what is at home there.
+        package var roster = VirtualTime.seconds(4)
         /// How long an id that was given up may be read with: ten seconds, and the slack where another node judges.
         package var oldID = VirtualTime.seconds(21)
         /// How long after its sender gave it up a message can still take effect.

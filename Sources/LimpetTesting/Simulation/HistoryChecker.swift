@@ -44,13 +44,17 @@ package enum Excuse: String, Sendable, CaseIterable {
     case endUnknown
     /// An id that was given up reads for a while what the session was before.
     case oldID
-    /// The node that had the session in memory died, and nobody else was to tell of its end.
+    /// The node that had the session in memory died before it could tell the others that it had.
     case homeDied
     /// The store's memory was lost before every node could know that the session had moved, or had ended: an earlier home may
     /// have put back what it had.
     case movedBeforeLoss
     /// The session's home died, and the store's memory was lost before anybody else had the session.
     case homeAndStoreDied
+    /// The store could not be reached: a node goes on with what it has, and delivers later.
+    case withoutStore
+    /// A node died, and what it left is kept for those who end it.
+    case orphanKept
 }
 
 /// What a history shows.
@@ -187,6 +191,9 @@ extension HistoryChecker {
             return newer == nil
         }
         guard !isRight else { return }
+        if isWithoutStore(session, at: read.invoked) || isWithoutStore(session, at: read.answered) {
+            return verdict.excuse(.withoutStore)
+        }
         guard let newer else {
             return violation(.refused, "\(attribute) has a value that was refused, not written yet, or written under another id", reader)
         }
@@ -207,7 +214,7 @@ extension HistoryChecker {
         guard !mayBeUndone(other, session, before: read.answered) else { return false }
         if let source {
             // The other one began when this one was over, whatever had become of it.
-            guard write.invoked > self[source].finished else { return false }
+            guard write.invoked > delivered(source, session) else { return false }
         }
         // An old id reads the session as it was before it was given up, and nothing that came later.
         var moment = read.invoked
@@ -269,6 +276,7 @@ extension HistoryChecker {
             }
             return
         }
+        if isWithoutStore(session, at: read.invoked) { return verdict.excuse(.withoutStore) }
         for number in session.operations where number != reader {
             let other = self[number]
             guard other.outcome == .answered else { continue }
@@ -313,6 +321,7 @@ extension HistoryChecker {
             return
         }
         if history.clears.contains(where: { $0.invoked < read.answered }) { return }
+        if isWithoutStore(session, at: read.invoked) { return verdict.excuse(.withoutStore) }
         if homeAndStoreDied(session, before: read.answered) { return verdict.excuse(.homeAndStoreDied) }
         let last = session.operations.filter { number in
             let operation = self[number]
@@ -338,6 +347,31 @@ extension HistoryChecker {
 
     private func shortestLimit(_ session: SessionIndex.Session, before time: VirtualTime) -> VirtualTime {
         limits(session, before: time).min() ?? bounds.maxInactive
+    }
+}
+
+// MARK: Without the store
+
+extension HistoryChecker {
+    /// Whether some node may answer for the session without the store.
+    func isWithoutStore(_ session: SessionIndex.Session, at time: VirtualTime) -> Bool {
+        outage(session, at: time, after: bounds.delivery) != nil
+    }
+
+    private func outage(
+        _ session: SessionIndex.Session, at time: VirtualTime, after: VirtualTime
+    ) -> History.Outage? {
+        history.outages.last { outage in
+            outage.begin <= time && time <= outage.end + after
+                && session.ids.contains { history.servers[$0] == outage.server }
+        }
+    }
+
+    /// When what a request wrote is in the store, at the latest: what was kept is delivered after the outage.
+    func delivered(_ number: Int, _ session: SessionIndex.Session) -> VirtualTime {
+        let finished = self[number].finished
+        guard let outage = outage(session, at: finished, after: .zero) else { return finished }
+        return outage.end + bounds.delivery
     }
 }
 
@@ -416,8 +450,20 @@ extension HistoryChecker {
         if session.operations.contains(where: { mayEnd($0) && self[$0].outcome != .answered }) {
             return verdict.excuse(.endUnknown)
         }
-        if ended == nil, !history.crashes.isEmpty { return verdict.excuse(.homeDied) }
+        if ended == nil, homeDiedUnlisted(session) { return verdict.excuse(.homeDied) }
         violation(.events, "destroyed was not told", ended ?? session.creation ?? 0)
+    }
+
+    /// Whether the node that was in a session last died before it had listed it for the others.
+    private func homeDiedUnlisted(_ session: SessionIndex.Session) -> Bool {
+        let done = session.operations.filter { self[$0].outcome == .answered }.sorted { self[$0].finished < self[$1].finished }
+        guard let last = done.last else { return true }
+        let node = self[last].node
+        // When it came there for the last time.
+        let came = done.reversed().prefix { self[$0].node == node }.last.map { self[$0].invoked } ?? .zero
+        return history.crashes.contains { crash in
+            crash.node == node && crash.time >= came && crash.time <= came + bounds.roster
+        }
     }
 
     /// 7: no key outlives its session.
@@ -432,6 +478,10 @@ extension HistoryChecker {
             let latest = last + longestLimit(session) + bounds.saveInterval + bounds.slack + .seconds(3)
             for key in history.keys where !isEnded && key.id.map({ session.ids.contains($0) }) ?? false {
                 guard key.expires > latest + bounds.clockSteps + bounds.lateness else { continue }
+                if !history.crashes.isEmpty, key.expires <= latest + bounds.clockSteps + bounds.lateness + bounds.burial {
+                    verdict.excuse(.orphanKept)
+                    continue
+                }
                 violation(
                     .keys, "the key \(key.name) is kept until \(key.expires), its session until \(latest)",
                     session.operations.last ?? 0)

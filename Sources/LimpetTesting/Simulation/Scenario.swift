@@ -25,6 +25,10 @@ package struct Scenario: Sendable {
         /// A server of the store does not answer for a while, and comes back with its memory or without; or a node does not
         /// reach it.
         case outages
+        /// Nodes stop in good order, and come back, while sessions end because nobody asks for them.
+        case draining
+        /// A node dies for good, and leaves sessions that nobody asks for.
+        case orphans
         /// Somebody ends all sessions at once.
         case clearing
         /// The balancer sends each request anywhere.
@@ -89,7 +93,10 @@ package struct Scenario: Sendable {
         package var kind: Kind
 
         package enum Kind: Sendable {
+            /// Never to come back, if it never ends.
             case crash(node: Int, for: VirtualTime)
+            /// The node stops in good order.
+            case drain(node: Int, for: VirtualTime)
             case stop(node: Int, for: VirtualTime)
             /// Milliseconds.
             case stepClock(node: Int, by: Int64)
@@ -134,6 +141,9 @@ extension Scenario.Kind {
         }
     }
 
+    /// Sessions end because nobody asks for them, and everything is seen to its end.
+    var isShort: Bool { self == .idle || self == .draining || self == .orphans }
+
     /// Those whose part of the protocol is there.
     package static let enabled: [Self] = allCases
 }
@@ -153,8 +163,9 @@ extension Scenario {
         servers = random.pick([1, 1, 2])
         tellsTokens = random.chance(0.3)
         saveInterval = random.pick([0, 1, 60, 60])
-        whenUnavailable = random.pick([.local, .reject])
-        if kind == .idle {
+        // Without the store nodes promise less.
+        whenUnavailable = kind == .outages ? random.pick([.local, .reject]) : .reject
+        if kind.isShort {
             maxInactive = random.pick(2...6)
             saveInterval = random.pick([0, 1, 3])
             isSeenToTheEnd = true
@@ -186,7 +197,7 @@ extension Scenario {
         let action = index == 0 && client < clients ? .write : self.action(&random)
         var pause = random.pick(.milliseconds(1)...(.milliseconds(120)))
         if random.chance(0.15) { pause = random.pick(.milliseconds(200)...(.seconds(1.5))) }
-        if kind == .idle, random.chance(0.15) {
+        if kind.isShort, random.chance(0.15) {
             pause = random.pick(.seconds(1)...(.seconds(Double(maxInactive) * 1.5)))
             if random.chance(0.3) { pause = pause + .seconds(Double(saveInterval) + 12) }
         }
@@ -194,7 +205,7 @@ extension Scenario {
             switch kind {
             case .sticky: 0
             case .straying, .timeouts, .rotation: 0.3
-            case .crashes, .pauses, .idle, .memoryLost, .evictions, .outages, .clearing: 0.15
+            case .crashes, .pauses, .idle, .draining, .orphans, .memoryLost, .evictions, .outages, .clearing: 0.15
             case .roaming, .roamingTimeouts, .roamingCrashes, .roamingMemoryLost: 1
             }
         return Step(
@@ -207,12 +218,12 @@ extension Scenario {
         if kind == .clearing, random.chance(0.06) { return .clear }
         let ending = kind == .rotation ? 0.03 : 0.05
         let rotating = kind == .rotation ? 0.2 : 0.02
-        let limiting = kind == .idle ? 0.08 : 0.01
+        let limiting = kind.isShort ? 0.08 : 0.01
         let number = Double(random.pick(0...999)) / 1000
         switch number {
         case ..<ending: return .invalidate
         case ..<(ending + rotating): return random.chance(0.5) ? .rotate : .writeAndRotate
-        case ..<(ending + rotating + limiting): return .limit(kind == .idle ? random.pick(1...8) : 1000)
+        case ..<(ending + rotating + limiting): return .limit(kind.isShort ? random.pick(1...8) : 1000)
         case ..<0.45: return .read
         case ..<0.75: return .write
         case ..<0.85: return .writeShared
@@ -240,6 +251,19 @@ extension Scenario {
         switch kind {
         case .sticky, .straying, .idle, .rotation, .roaming, .clearing: break
         case .memoryLost, .evictions, .outages, .roamingMemoryLost: break
+        case .orphans:
+            faults.append(
+                Fault(
+                    time: random.pick(.milliseconds(500)...(.seconds(6))),
+                    kind: .crash(node: random.pick(0...nodes - 1), for: .never)))
+        case .draining:
+            for _ in 0..<random.pick(1...2) {
+                faults.append(
+                    Fault(
+                        time: random.pick(.milliseconds(500)...(.seconds(6))),
+                        kind: .drain(
+                            node: random.pick(0...nodes - 1), for: random.pick(.milliseconds(500)...(.seconds(20))))))
+            }
         case .timeouts, .roamingTimeouts:
             trouble = Trouble(
                 lost: random.pick([0, 0.02, 0.05]), unanswered: random.pick([0, 0.03, 0.08]),

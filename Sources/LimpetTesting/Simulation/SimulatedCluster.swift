@@ -64,14 +64,15 @@ final class SimulatedCluster: Sendable {
             }
             await waitForClients()
             network.heal()
-            for node in nodes {
+            for (index, node) in nodes.enumerated() where !isGone(index) {
                 node.resume()
                 start(node, &group)
             }
             // Whatever was under way is over, and every watch has seen it.
             await sleep(until: loop.now + .seconds(6) + staleness)
-            await audit()
-            if scenario.isSeenToTheEnd { await sleep(until: loop.now + longestLife + .seconds(15)) }
+            // A session that is asked for is no orphan.
+            if scenario.kind != .orphans { await audit() }
+            if scenario.isSeenToTheEnd { await sleep(until: loop.now + longestLife + .seconds(30)) }
             finish()
         }
     }
@@ -81,6 +82,13 @@ final class SimulatedCluster: Sendable {
         guard let start = node.start() else { return }
         group.addTask {
             do { try await node.run(start) } catch { fatalError("the scenario's configuration cannot be: \(error)") }
+        }
+    }
+
+    /// Whether a node dies for good.
+    private func isGone(_ node: Int) -> Bool {
+        scenario.faults.contains { fault in
+            if case .crash(node, .never) = fault.kind { true } else { false }
         }
     }
 
@@ -113,6 +121,9 @@ final class SimulatedCluster: Sendable {
             switch fault.kind {
             case .crash(let node, let length):
                 moments.append(Moment(time: fault.time, node: node) { [nodes] in nodes[node].kill() })
+                if length != .never { moments.append(Moment(time: fault.time + length, node: node, restart: true)) }
+            case .drain(let node, let length):
+                moments.append(Moment(time: fault.time, node: node) { [nodes] in nodes[node].drain() })
                 moments.append(Moment(time: fault.time + length, node: node, restart: true))
             case .stop(let node, let length):
                 moments.append(Moment(time: fault.time, node: node) { [nodes] in nodes[node].stop() })
@@ -152,6 +163,18 @@ final class SimulatedCluster: Sendable {
         // The order of those at one time is the order in which they were written.
         return moments.enumerated().sorted { ($0.element.time, $0.offset) < ($1.element.time, $1.offset) }
             .map(\.element)
+    }
+
+    /// When nodes that go on without the store may do so.
+    private var outages: [History.Outage] {
+        guard scenario.whenUnavailable == .local, scenario.mode == .sticky else { return [] }
+        return scenario.faults.compactMap { fault in
+            switch fault.kind {
+            case .outage(let server, let length, _, _), .cut(_, let server, let length):
+                History.Outage(server: server, begin: fault.time, end: fault.time + length)
+            default: nil
+            }
+        }
     }
 
     private func loseMemory(of server: Int) {
@@ -312,7 +335,7 @@ final class SimulatedCluster: Sendable {
         for (index, jar) in jars.enumerated() where jar.value != nil {
             let copy = CookieJar()
             copy.value = jar.value
-            for node in nodes {
+            for node in nodes where node.isUp {
                 var operation = History.Operation()
                 operation.client = 100 + index
                 operation.jar = 100 + index
@@ -345,6 +368,7 @@ final class SimulatedCluster: Sendable {
             for index in history.losses.indices {
                 if let id = history.losses[index].id { history.losses[index].id = ids[id] ?? id }
             }
+            history.outages = outages
             for (fingerprint, id) in ids { history.servers[id] = network.server(ofGroup: fingerprint) }
             history.keys = keysLeft(ids)
         }

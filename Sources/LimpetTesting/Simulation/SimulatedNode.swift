@@ -106,6 +106,26 @@ final class SimulatedNode: Sendable {
             }
             group.cancelAll()
         }
+        guard !process.isDead else { return }
+        await manager.drain()
+        kill()
+    }
+
+    /// SIGTERM: no more requests come; those that are here are finished first.
+    func drain() {
+        guard let process else { return }
+        network.trace.note(loop.now, name.stableHash, line: "\(name) drains")
+        state.withLock { $0.isGivenUp = true }
+        stopWhenIdle(process)
+    }
+
+    private func stopWhenIdle(_ process: SimulatedProcess) {
+        let (isIdle, requests) = state.withLock { ($0.waiting.isEmpty && $0.process === process, $0.requests) }
+        if isIdle {
+            requests?.finish()
+        } else if !process.isDead {
+            loop.after(.milliseconds(10)) { [self] in stopWhenIdle(process) }
+        }
     }
 
     /// SIGKILL: what the node was doing ends in the middle.
