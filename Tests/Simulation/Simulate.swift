@@ -71,7 +71,8 @@ struct Simulate {
                 await withTaskGroup(of: Void.self) { group in
                     for thread in 0..<UInt64(options.threads) {
                         group.addTask {
-                            for seed in stride(from: options.first + thread, to: options.first + count, by: options.threads)
+                            for seed in stride(
+                                from: options.first + thread, to: options.first + count, by: options.threads)
                             where !Task.isCancelled {
                                 let scenario = options.scenario(seed)
                                 continuation.yield((scenario, Simulation.run(scenario).verdict))
@@ -90,7 +91,8 @@ struct Simulate {
         let scenario = options.scenario(seed)
         let report = Simulation.run(scenario, isTraced: true)
         for line in report.trace { print(line) }
-        print("\(scenario.name): \(report.duration) s, \(report.history.operations.count) requests, hash \(report.hash)")
+        print(
+            "\(scenario.name): \(report.duration) s, \(report.history.operations.count) requests, hash \(report.hash)")
         for violation in report.verdict.violations { print("  \(violation)") }
         if let point = report.verdict.violations.first?.point, options.shrinks {
             let small = Simulation.shrunk(scenario, to: point)

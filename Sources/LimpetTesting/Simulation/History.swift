@@ -87,11 +87,14 @@ package struct History: Sendable {
     /// The store lost a server's memory, or the value of one session.
     package struct Loss: Sendable {
         package var time: VirtualTime
+        /// Since when nobody could reach it.
+        package var begin: VirtualTime
         package var server: Int
         package var id: String?
 
-        package init(time: VirtualTime, server: Int, id: String? = nil) {
+        package init(time: VirtualTime, since begin: VirtualTime? = nil, server: Int, id: String? = nil) {
             self.time = time
+            self.begin = begin ?? time
             self.server = server
             self.id = id
         }

@@ -166,7 +166,8 @@ extension Scenario {
         // Without the store nodes promise less.
         whenUnavailable = kind == .outages ? random.pick([.local, .reject]) : .reject
         if kind.isShort {
-            maxInactive = random.pick(2...6)
+            // What a dead node leaves has to live until the others notice.
+            maxInactive = kind == .orphans ? random.pick(15...25) : random.pick(2...6)
             saveInterval = random.pick([0, 1, 3])
             isSeenToTheEnd = true
         }
@@ -223,7 +224,7 @@ extension Scenario {
         switch number {
         case ..<ending: return .invalidate
         case ..<(ending + rotating): return random.chance(0.5) ? .rotate : .writeAndRotate
-        case ..<(ending + rotating + limiting): return .limit(kind.isShort ? random.pick(1...8) : 1000)
+        case ..<(ending + rotating + limiting): return .limit(kind.isShort ? maxInactive + random.pick(-1...3) : 1000)
         case ..<0.45: return .read
         case ..<0.75: return .write
         case ..<0.85: return .writeShared
@@ -237,7 +238,8 @@ extension Scenario {
         let server = random.pick(0...servers - 1)
         switch kind {
         case .evictions:
-            return .evict(key: random.pick(["d/", "d/", "v/", "a/", "c/", "b", "g", "m"]), number: random.pick(0...1000))
+            return .evict(
+                key: random.pick(["d/", "d/", "v/", "a/", "c/", "b", "g", "m"]), number: random.pick(0...1000))
         case .outages:
             let length = random.pick(.milliseconds(100)...(.seconds(4)))
             if random.chance(0.3) { return .cut(node: random.pick(0...nodes - 1), server: server, for: length) }

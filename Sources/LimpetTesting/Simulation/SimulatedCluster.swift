@@ -151,7 +151,7 @@ final class SimulatedCluster: Sendable {
                     })
                 moments.append(
                     Moment(time: fault.time + length, node: 0) { [self] in
-                        if loses { loseMemory(of: server) }
+                        if loses { loseMemory(of: server, since: fault.time) }
                         network.silence(server, nil)
                     })
             case .restart(let server):
@@ -177,10 +177,10 @@ final class SimulatedCluster: Sendable {
         }
     }
 
-    private func loseMemory(of server: Int) {
+    private func loseMemory(of server: Int, since begin: VirtualTime? = nil) {
         trace.note(loop.now, UInt64(server), line: "server \(server) loses its memory")
         network.servers[server].restart()
-        recorder.withHistory { $0.losses.append(History.Loss(time: loop.now, server: server)) }
+        recorder.withHistory { $0.losses.append(History.Loss(time: loop.now, since: begin, server: server)) }
     }
 
     private func evict(_ prefix: String, _ number: Int) {

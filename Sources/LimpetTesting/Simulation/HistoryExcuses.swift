@@ -1,0 +1,95 @@
+/// A documented exception that a history made use of.
+package enum Excuse: String, Sendable, CaseIterable {
+    /// Nobody knows whether the session was ended or got another id: the answer was lost, or its node died.
+    case endUnknown
+    /// An id that was given up reads for a while what the session was before.
+    case oldID
+    /// The node that had the session in memory died before it could tell the others that it had.
+    case homeDied
+    /// The store's memory was lost before every node could know that the session had moved, or had ended: an earlier home may
+    /// have put back what it had.
+    case movedBeforeLoss
+    /// The session's home died, and the store's memory was lost before anybody else had the session.
+    case homeAndStoreDied
+    /// The store could not be reached: a node goes on with what it has, and delivers later.
+    case withoutStore
+    /// A node died, and what it left is kept for those who end it.
+    case orphanKept
+}
+
+// MARK: Without the store
+
+extension HistoryChecker {
+    /// Whether some node may answer for the session without the store.
+    func isWithoutStore(_ session: SessionIndex.Session, at time: VirtualTime) -> Bool {
+        outage(session, at: time, after: bounds.delivery) != nil
+    }
+
+    private func outage(
+        _ session: SessionIndex.Session, at time: VirtualTime, after: VirtualTime
+    ) -> History.Outage? {
+        history.outages.last { outage in
+            outage.begin <= time && time <= outage.end + after
+                && session.ids.contains { history.servers[$0] == outage.server }
+        }
+    }
+
+    /// When what a request wrote is in the store, at the latest: what was kept is delivered after the outage.
+    func delivered(_ number: Int, _ session: SessionIndex.Session) -> VirtualTime {
+        let finished = self[number].finished
+        guard let outage = outage(session, at: finished, after: .zero) else { return finished }
+        return outage.end + bounds.delivery
+    }
+}
+
+// MARK: Lost memory
+
+extension HistoryChecker {
+    /// When the store lost what it had of a session.
+    func losses(_ session: SessionIndex.Session) -> [History.Loss] {
+        history.losses.filter { loss in
+            session.ids.contains { $0 == loss.id || (loss.id == nil && history.servers[$0] == loss.server) }
+        }
+    }
+
+    /// Whether what a request did may be undone by a loss of memory: the session was on several nodes within the last poll.
+    func mayBeUndone(_ number: Int, _ session: SessionIndex.Session, before time: VirtualTime) -> Bool {
+        losses(session).contains { loss in
+            loss.time < time && self[number].invoked <= loss.time
+                && self[number].finished + bounds.watch >= loss.begin
+                && hasMoved(session, before: loss)
+        }
+    }
+
+    /// Whether a loss of memory may have undone anything.
+    func mayHaveUndone(_ session: SessionIndex.Session) -> Bool {
+        session.operations.contains { mayBeUndone($0, session, before: .never) }
+    }
+
+    func hasMoved(_ session: SessionIndex.Session, before loss: History.Loss) -> Bool {
+        let begun = session.operations.filter { self[$0].invoked <= loss.time }
+        var nodes = Set(begun.filter { self[$0].finished + bounds.watch >= loss.begin }.map { self[$0].node })
+        if let last = begun.filter({ self[$0].finished + bounds.watch < loss.begin })
+            .max(by: { self[$0].finished < self[$1].finished })
+        {
+            nodes.insert(self[last].node)
+        }
+        return nodes.count > 1
+    }
+
+    /// Whether the only ones that had a session were lost: the store's memory, and the node that was in it last, before it
+    /// could put the session back.
+    func homeAndStoreDied(_ session: SessionIndex.Session, before time: VirtualTime) -> Bool {
+        losses(session).contains { loss in
+            guard loss.time < time,
+                let last = session.operations.filter({ self[$0].invoked <= loss.time && self[$0].outcome == .answered })
+                    .max(by: { self[$0].finished < self[$1].finished })
+            else { return false }
+            return history.crashes.contains { crash in
+                crash.node == self[last].node && self[last].finished <= crash.time
+                    && crash.time <= loss.time + bounds.watch + .seconds(1)
+            }
+        }
+    }
+
+}
