@@ -136,7 +136,9 @@ struct FailoverTests {
         }
     }
 
-    @Test func `a log-in changes the id and keeps the attributes, and the old id can only read what was before`() async throws {
+    @Test func `a log-in changes the id and keeps the attributes, and the old id can only read what was before`()
+        async throws
+    {
         let a = try NodeProcess("a", memcached: [memcached.port], saveIntervalSeconds: 0)
         let b = try NodeProcess("b", memcached: [memcached.port], saveIntervalSeconds: 0)
         try await client.request("POST", port: a.port, "/count")

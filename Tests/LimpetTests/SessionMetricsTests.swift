@@ -22,7 +22,8 @@ struct SessionMetricsTests {
         let metrics = TestMetrics()
         let sessions = try manager(clock, metrics)
         let created = try metrics.expectCounter("limpet_sessions_created_total")
-        let puts = try metrics.expectCounter("limpet_sessions_store_operations_total", [("operation", "put"), ("for", "sessions")])
+        let puts = try metrics.expectCounter(
+            "limpet_sessions_store_operations_total", [("operation", "put"), ("for", "sessions")])
         let inMemory = try metrics.expectGauge("limpet_sessions_in_memory")
         func create() async throws {
             _ = try await sessions.withSession([:], \Answer.fields) { session in

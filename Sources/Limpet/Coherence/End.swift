@@ -121,8 +121,12 @@ extension SessionCoherence {
             guard tombstone.alias == nil else { return false }
         // The expiry is that node's to judge.
         case .record(let record) where !judged.isAbout(record): return false
-        // Gone from the store as well. Only if nobody has touched it since was it this node's to end.
-        case nil where found.counter != judged.epoch: break
+        // Gone from the store as well. Only if nobody has changed it since was it this node's to end: somebody else's end would
+        // still be there, and a change would have been heard of.
+        case nil
+        where found.counter.map { $0 != judged.epoch }
+            ?? !watch.isFresh(copy.keys.server, now: clock.monotonicNanoseconds()):
+            break
         case .record, nil:
             if try await end(copy.id, copy.keys, reason: .expired, judged: judged) == .not { return false }
         }

@@ -17,7 +17,11 @@ extension SessionCoherence {
                 group.addTask {
                     while true {
                         await self.poll(server)
-                        do { try await self.clock.sleep(for: self.configuration.peerPoll) } catch { return }  // Cancelled.
+                        do {
+                            try await self.clock.sleep(for: self.configuration.peerPoll)
+                        } catch {
+                            return  // Cancelled: the node stops.
+                        }
                     }
                 }
             }

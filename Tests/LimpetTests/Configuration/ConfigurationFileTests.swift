@@ -116,7 +116,10 @@ struct ConfigurationFileTests {
         (#"{ "session": { "saveIntervalSeconds": -1 } }"#, "session.saveIntervalSeconds: -1 cannot be"),
         (#"{ "session": { "maxInactiveSeconds": 0 } }"#, "session.maxInactiveSeconds: 0 cannot be"),
         (#"{ "session": { "maxInactiveSeconds": 1e99 } }"#, "session.maxInactiveSeconds: 1e+99 cannot be"),
-        (#"{ "session": { "mode": "roam" } }"#, "session.mode: \"roam\" cannot be; it must be \"sticky\" or \"roaming\""),
+        (
+            #"{ "session": { "mode": "roam" } }"#,
+            "session.mode: \"roam\" cannot be; it must be \"sticky\" or \"roaming\""
+        ),
         (
             #"{ "session": { "cookie": { "secure": 1 } } }"#,
             "session.cookie.secure: 1 cannot be; it must be true or false"
