@@ -8,9 +8,10 @@ RUN_PACKAGES := memcached haproxy curl nghttp2-client openssl chromium python3-h
 SEQUENCES ?= 1000000
 SEEDS ?= 10000
 FIRST ?= 1
+MODEL_PACKAGES := spin gcc
 BENCH_PACKAGES := nghttp2-server python3 valgrind
 
-.PHONY: demo test sanitize simulate fuzz lint bench packages
+.PHONY: demo test sanitize simulate model fuzz lint bench packages
 
 demo: packages            ## two nodes, one session, kill -9: Samples/Failover
 	swift build -j $(JOBS) -c release --product failover-node
@@ -33,6 +34,11 @@ sanitize: packages        ## the concurrent tests under the thread sanitizer, th
 simulate:                 ## the coherence of a cluster under seeded schedules and faults: SEEDS of them from FIRST on
 	swift build -j $(JOBS) -c release --product Simulate
 	.build/release/Simulate --seeds $(SEEDS) --first $(FIRST)
+
+model: BUILD_PACKAGES := $(MODEL_PACKAGES)
+model: RUN_PACKAGES :=
+model: packages           ## every interleaving of the protocol in small scopes, and each of its rules broken: Tests/Model
+	JOBS=$(JOBS) Tests/Model/run
 
 fuzz: packages            ## damaged frames against the server's connection, under the address sanitizer: SEQUENCES of them
 	JOBS=$(JOBS) Tests/Fuzz/run $(SEQUENCES)
