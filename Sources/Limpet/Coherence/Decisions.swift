@@ -121,7 +121,10 @@ enum WatchDecision: Equatable {
     /// R18: the store has lost the session.
     case republish
 
-    init(stored: StoredSession?, counter: Epoch?, copy: SessionRecord, node: NodeIdentity, now: Int64) {
+    init(
+        stored: StoredSession?, counter: Epoch?, copy: SessionRecord, node: NodeIdentity, now: Int64,
+        keepsRule: Bool = true
+    ) {
         switch stored {
         case .tombstone:
             self = .drop
@@ -133,7 +136,7 @@ enum WatchDecision: Equatable {
             self = counter == copy.epoch ? .current : .suspect
         case nil:
             let known = RepublishRule.Copy(
-                isHome: copy.home == node, epoch: copy.epoch, expiresAt: copy.expiresAt)
+                isHome: copy.home == node || !keepsRule, epoch: copy.epoch, expiresAt: copy.expiresAt)
             if copy.expiresAt <= now {
                 // For the scavenger, which tells of the end.
                 self = .current

@@ -190,7 +190,7 @@ extension SessionCoherence {
             let counter = try results[2 * index + 1].get().flatMap { Epoch(ascii: $0.bytes) }
             switch WatchDecision(
                 stored: stored, counter: counter, copy: copy.snapshot.record, node: node,
-                now: clock.wallMilliseconds())
+                now: clock.wallMilliseconds(), keepsRule: keeps(.r18))
             {
             case .current:
                 break

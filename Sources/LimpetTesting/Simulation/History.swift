@@ -103,11 +103,14 @@ package struct History: Sendable {
     /// Nodes that go on without the store could not reach a server.
     package struct Outage: Sendable {
         package var server: Int
+        /// No node could.
+        package var isComplete: Bool
         package var begin: VirtualTime
         package var end: VirtualTime
 
-        package init(server: Int, begin: VirtualTime, end: VirtualTime) {
+        package init(server: Int, isComplete: Bool, begin: VirtualTime, end: VirtualTime) {
             self.server = server
+            self.isComplete = isComplete
             self.begin = begin
             self.end = end
         }

@@ -179,7 +179,14 @@ extension HistoryChecker {
         }
         guard !isRight else { return }
         if isWithoutStore(session, at: read.invoked) || isWithoutStore(session, at: read.answered) {
-            return verdict.excuse(.withoutStore)
+            guard isLocal(reader, session),
+                let known = here.first(where: { other in
+                    sources.allSatisfy { isOlder($0, than: other) } && isKnown(other, to: reader, attribute)
+                })
+            else { return verdict.excuse(.withoutStore) }
+            return violation(
+                .fresh, "\(attribute) is older than what this client has seen, while nobody had the store", known,
+                reader)
         }
         guard let newer else {
             return violation(
@@ -214,6 +221,11 @@ extension HistoryChecker {
             if write.answered + bound <= moment { return true }
         }
         return isKnown && write.outcome != .refused
+    }
+
+    /// Whether a write was over before another one began.
+    private func isOlder(_ source: Int?, than other: Int) -> Bool {
+        source.map { $0 != other && self[$0].finished < self[other].invoked } ?? true
     }
 
     /// Whether the reader's client has seen a write, or the answer to its own, before it asked.

@@ -34,6 +34,14 @@ extension HistoryChecker {
         }
     }
 
+    /// Whether a request began and ended while no node had the store: what a client sees then is what one node has.
+    func isLocal(_ number: Int, _ session: SessionIndex.Session) -> Bool {
+        history.outages.contains { outage in
+            outage.isComplete && session.ids.contains { history.servers[$0] == outage.server }
+                && self[number].invoked >= outage.begin && self[number].answered <= outage.end
+        } && history.outages.allSatisfy(\.isComplete)
+    }
+
     /// When what a request wrote is in the store, at the latest: what was kept is delivered after the outage.
     func delivered(_ number: Int, _ session: SessionIndex.Session) -> VirtualTime {
         let finished = self[number].finished

@@ -8,6 +8,8 @@ package struct Scenario: Sendable {
         case sticky
         /// The balancer sends some requests to other nodes.
         case straying
+        /// The same, while the store takes its time to answer.
+        case slow
         /// Messages to the store and its answers are lost or late.
         case timeouts
         /// Nodes die, and come back under their name.
@@ -48,6 +50,8 @@ package struct Scenario: Sendable {
         package var late = 0.0
         package var refused = 0.0
         package var slow = 0.1
+        /// How long a slow message takes at most.
+        package var longest = VirtualTime.milliseconds(60)
     }
 
     /// What one client does, one after the other.
@@ -165,6 +169,7 @@ extension Scenario {
         saveInterval = random.pick([0, 1, 60, 60])
         // Without the store nodes promise less.
         whenUnavailable = kind == .outages ? random.pick([.local, .reject]) : .reject
+        if kind == .slow { peerPoll = .milliseconds(60) }
         if kind.isShort {
             // What a dead node leaves has to live until the others notice.
             maxInactive = kind == .orphans ? random.pick(15...25) : random.pick(2...6)
@@ -205,7 +210,7 @@ extension Scenario {
         let strays: Double =
             switch kind {
             case .sticky: 0
-            case .straying, .timeouts, .rotation: 0.3
+            case .straying, .slow, .timeouts, .rotation: 0.3
             case .crashes, .pauses, .idle, .draining, .orphans, .memoryLost, .evictions, .outages, .clearing: 0.15
             case .roaming, .roamingTimeouts, .roamingCrashes, .roamingMemoryLost: 1
             }
@@ -252,6 +257,7 @@ extension Scenario {
     private mutating func addFaults(_ random: inout SeededRandom) {
         switch kind {
         case .sticky, .straying, .idle, .rotation, .roaming, .clearing: break
+        case .slow: trouble = Trouble(slow: 0.4, longest: .milliseconds(120))
         case .memoryLost, .evictions, .outages, .roamingMemoryLost: break
         case .orphans:
             faults.append(
@@ -285,6 +291,11 @@ extension Scenario {
             }
         }
         switch kind {
+        case .clearing where random.chance(0.5):
+            let time = random.pick(.seconds(1)...(.seconds(4)))
+            faults.append(
+                Fault(
+                    time: time, kind: random.chance(0.7) ? .evict(key: "g", number: 0) : .restart(server: 0)))
         case .memoryLost, .evictions, .outages, .roamingMemoryLost:
             for _ in 0..<random.pick(kind == .evictions ? 2...6 : 1...2) {
                 faults.append(

@@ -170,8 +170,10 @@ final class SimulatedCluster: Sendable {
         guard scenario.whenUnavailable == .local, scenario.mode == .sticky else { return [] }
         return scenario.faults.compactMap { fault in
             switch fault.kind {
-            case .outage(let server, let length, _, _), .cut(_, let server, let length):
-                History.Outage(server: server, begin: fault.time, end: fault.time + length)
+            case .outage(let server, let length, _, _):
+                History.Outage(server: server, isComplete: true, begin: fault.time, end: fault.time + length)
+            case .cut(_, let server, let length):
+                History.Outage(server: server, isComplete: false, begin: fault.time, end: fault.time + length)
             default: nil
             }
         }

@@ -114,7 +114,7 @@ final class SimulatedNetwork: Sendable {
 extension SimulatedNetwork.State {
     /// Mostly below a millisecond; now and then what a busy machine or a lost packet costs.
     fileprivate mutating func delay() -> VirtualTime {
-        if random.chance(trouble.slow) { return random.pick(.milliseconds(1)...(.milliseconds(60))) }
+        if random.chance(trouble.slow) { return random.pick(.milliseconds(1)...trouble.longest) }
         return random.pick(.milliseconds(0.05)...(.milliseconds(0.8)))
     }
 
