@@ -142,8 +142,15 @@ extension SessionCoherence {
                 if tombstone.reason != .rotated { return newCheckout(replacesEnded: true) }
                 return readOnlyCheckout(tombstone, cookie.id, keys, startedAt: startedAt)
             case .notFound:
+                if let copy, isOverdue(copy) {
+                    // Its own keys have ended with it: this node is the one to tell.
+                    guard try await expire(copy) else { continue }
+                    return newCheckout(replacesEnded: true)
+                }
                 if let copy { setAside(copy, counter: found.counter) }
-                guard try await mayBeElsewhere(cookie, keys, found, &search) else { return nil }
+                guard try await mayBeElsewhere(cookie, keys, found, &search) else {
+                    return newCheckout(replacesEnded: true)
+                }
                 // Waiting for others is not the store's delay.
                 began = clock.monotonicNanoseconds()
             case .expired(let record):
@@ -303,6 +310,11 @@ extension SessionCoherence {
     /// What R18 needs to know of a copy.
     func republishable(_ state: SessionCopy.State) -> RepublishRule.Copy {
         .init(isHome: state.record.home == node || !keeps(.r18), epoch: state.record.epoch, expiresAt: state.expiresAt)
+    }
+
+    /// Whether this node is home of a session that nobody asked for in time.
+    private func isOverdue(_ copy: SessionCopy) -> Bool {
+        copy.withState { $0.record.home == node && $0.expiresAt <= clock.wallMilliseconds() }
     }
 
     /// A copy whose record is missing, and that may not be put back for this request: forgotten if it is of no use any more,

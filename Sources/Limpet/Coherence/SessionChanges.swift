@@ -51,7 +51,7 @@ struct Checkout: Sendable {
     let routeIsStale: Bool
     /// R14: the store's access time is older than the save interval.
     let isAccessSaveDue: Bool
-    /// The client's session has ended: this is a new one in its place.
+    /// The client's session has ended, or there is none: this is a new one in its place.
     let replacesEnded: Bool
 
     /// The session's id was changed a moment ago, and this is what it was before.
