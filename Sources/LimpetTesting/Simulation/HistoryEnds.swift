@@ -39,7 +39,9 @@ extension HistoryChecker {
         guard let last = done.last else { return true }
         let node = self[last].node
         // When it came there for the last time.
-        let came = done.reversed().prefix { self[$0].node == node }.last.map { self[$0].invoked } ?? .zero
+        let visit = Array(done.reversed().prefix { self[$0].node == node })
+        // A new id is listed anew.
+        let came = (visit.first { self[$0].rotates } ?? visit.last).map { self[$0].finished } ?? .zero
         return history.crashes.contains { crash in
             crash.node == node && crash.time >= came && crash.time <= came + bounds.roster
         }

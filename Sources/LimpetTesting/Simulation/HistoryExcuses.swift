@@ -45,8 +45,8 @@ extension HistoryChecker {
     /// When what a request wrote is in the store, at the latest: what was kept is delivered after the outage.
     func delivered(_ number: Int, _ session: SessionIndex.Session) -> VirtualTime {
         let finished = self[number].finished
-        guard let outage = outage(session, at: finished, after: .zero) else { return finished }
-        return outage.end + bounds.delivery
+        guard let outage = outage(session, at: finished, after: bounds.delivery) else { return finished }
+        return max(finished, outage.end) + bounds.delivery
     }
 }
 

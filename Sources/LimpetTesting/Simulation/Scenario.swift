@@ -172,7 +172,7 @@ extension Scenario {
         if kind == .slow { peerPoll = .milliseconds(60) }
         if kind.isShort {
             // What a dead node leaves has to live until the others notice.
-            maxInactive = kind == .orphans ? random.pick(15...25) : random.pick(2...6)
+            maxInactive = kind == .idle ? random.pick(2...6) : random.pick(15...25)
             saveInterval = random.pick([0, 1, 3])
             isSeenToTheEnd = true
         }
@@ -270,7 +270,7 @@ extension Scenario {
                     Fault(
                         time: random.pick(.milliseconds(500)...(.seconds(6))),
                         kind: .drain(
-                            node: random.pick(0...nodes - 1), for: random.pick(.milliseconds(500)...(.seconds(20))))))
+                            node: random.pick(0...nodes - 1), for: random.pick(.milliseconds(500)...(.seconds(6))))))
             }
         case .timeouts, .roamingTimeouts:
             trouble = Trouble(
