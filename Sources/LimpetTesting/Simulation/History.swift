@@ -161,8 +161,9 @@ package struct History: Sendable {
         package var burial = VirtualTime.seconds(45)
         /// How long it takes until a node has told the others what is at home there.
         package var roster = VirtualTime.seconds(4)
-        /// How long an id that was given up may be read with: ten seconds, and the slack where another node judges.
-        package var oldID = VirtualTime.seconds(21)
+        /// How long an id that was given up may be read with: ten seconds, and the slack where another node judges, whose clock
+        /// may be behind by as much.
+        package var oldID = VirtualTime.seconds(31)
         /// How long after its sender gave it up a message can still take effect.
         package var lateness = VirtualTime.zero
         /// All sessions expired while the history was seen.

@@ -33,9 +33,9 @@ extension HistoryChecker {
 
     /// Whether the node that was in a session last died before it had listed it for the others.
     private func homeDiedUnlisted(_ session: SessionIndex.Session) -> Bool {
-        let done = session.operations.filter { self[$0].outcome == .answered }.sorted {
-            self[$0].finished < self[$1].finished
-        }
+        let done = session.operations.filter {
+            self[$0].outcome == .answered && (self[$0].found || $0 == session.creation)
+        }.sorted { self[$0].finished < self[$1].finished }
         guard let last = done.last else { return true }
         let node = self[last].node
         // When it came there for the last time.

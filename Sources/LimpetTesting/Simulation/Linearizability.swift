@@ -85,11 +85,11 @@ extension HistoryChecker {
             let operation = self[number]
             guard operation.outcome != .refused else { continue }
             let isAnswered = operation.outcome == .answered
+            // What was not there may have expired: that is judged elsewhere.
+            if isAnswered, number != session.creation, !operation.found { continue }
             var before: Int?
             // An old id reads what is past.
             if isAnswered, number != session.creation, !readsPast(number, session) {
-                // What was not there may have expired: that is judged elsewhere.
-                guard operation.found else { continue }
                 before = steps.count
                 steps.append(
                     Step(
