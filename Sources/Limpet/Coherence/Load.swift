@@ -115,7 +115,7 @@ extension SessionCoherence {
         _ cookie: SessionCookie.Presented, copy: SessionCopy?, startedAt: UInt64
     ) async throws -> Checkout? {
         if copy == nil { try await membership.awaitGeneration() }
-        let keys = copy?.keys ?? names.keys(of: cookie.id)
+        var keys = copy?.keys ?? names.keys(of: cookie.id)
         let arrival = watch.expect(keys)
         var loaded: SessionCopy?
         var search = Search()
@@ -125,7 +125,12 @@ extension SessionCoherence {
             try await pause(before: attempt, since: began)
             let asked = clock.monotonicNanoseconds()
             search.settled = watch.settledMark(keys.server)
-            let found = try await read(keys)
+            let found = try await read(keys, andGeneration: true)
+            guard keys.generation == names.generation else {
+                // R20: all sessions have ended, and this node's watch has not heard of it yet.
+                keys = names.keys(of: cookie.id)
+                continue
+            }
             let now = clock.wallMilliseconds()
             // A takeover whose outcome nobody knows has left one.
             let copy = attempt == 0 ? copy : local.find(cookie.id) ?? copy
@@ -350,8 +355,17 @@ extension SessionCoherence {
     }
 
     /// Reads record, epoch and access time in one round trip. The record has the later one of the two access times.
-    func read(_ keys: SessionStoreKeys) async throws(SessionError) -> Found {
-        let results = await store.get([keys.data, keys.epoch, keys.access])
+    ///
+    /// - Parameter andGeneration: also reads how often all sessions were ended. A server that does not tell hides that until it does.
+    func read(_ keys: SessionStoreKeys, andGeneration: Bool = false) async throws(SessionError) -> Found {
+        var all = [keys.data, keys.epoch, keys.access]
+        if andGeneration { all.append(names.generationCounter) }
+        let results = await store.get(all)
+        if andGeneration, case .success(let entry?) = results[3], let generation = Epoch(ascii: entry.bytes)?.value,
+            generation > keys.generation
+        {
+            await membership.observe(generation: generation)
+        }
         do {
             let data = try results[0].get()
             let counter = try results[1].get()

@@ -66,7 +66,7 @@ struct RotateTests {
                 }
             }
             #expect(other.setCookies.isEmpty)
-            #expect(node.store.shortCalls == ["get d v a", "get d v a"])
+            #expect(node.store.shortCalls == ["get d v a g", "get d v a g"])
             #expect(node.sessions.statistics.oldIDReads == 2)
         }
         #expect(b.sessions.statistics.sessionsInMemory == 0)

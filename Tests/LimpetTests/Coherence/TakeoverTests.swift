@@ -26,7 +26,7 @@ struct TakeoverTests {
             #expect(session.home == "b")
             #expect(session.id == before)
         }
-        #expect(b.store.shortCalls == ["get d v a", "increment v", "increment c c", "put d unchanged"])
+        #expect(b.store.shortCalls == ["get d v a g", "increment v", "increment c c", "put d unchanged"])
         #expect(client.route == "b")
         #expect(b.sessions.statistics.takeovers == 2)
         b.store.forgetCalls()
