@@ -173,6 +173,7 @@ extension SessionCoherence {
         defer {
             for doubtful in doubtful[done...] { watch.lookAgain(server, doubtful, isBusy: true) }
         }
+        let asked = doubtful.map { $0.copy.snapshot.record }
         let results = await store.get(doubtful.flatMap { [$0.copy.keys.data, $0.copy.keys.epoch] })
         for (index, doubtful) in doubtful.enumerated() {
             let copy = doubtful.copy
@@ -188,8 +189,15 @@ extension SessionCoherence {
                 stored = session
             }
             let counter = try results[2 * index + 1].get().flatMap { Epoch(ascii: $0.bytes) }
+            let record = copy.snapshot.record
+            guard record.home == asked[index].home, record.epoch == asked[index].epoch else {
+                // A request was faster: what was read is older than the copy.
+                watch.lookAgain(server, doubtful, isBusy: true)
+                done = index + 1
+                continue
+            }
             switch WatchDecision(
-                stored: stored, counter: counter, copy: copy.snapshot.record, node: node,
+                stored: stored, counter: counter, copy: record, node: node,
                 now: clock.wallMilliseconds(), keepsRule: keeps(.r18))
             {
             case .current:
