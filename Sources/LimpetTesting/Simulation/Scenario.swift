@@ -8,7 +8,7 @@ package struct Scenario: Sendable {
         case sticky
         /// The balancer sends some requests to other nodes.
         case straying
-        /// The same, while the store takes its time to answer.
+        /// The same with one session, while some of the store's answers take longer than several polls.
         case slow
         /// Messages to the store and its answers are lost or late.
         case timeouts
@@ -169,7 +169,10 @@ extension Scenario {
         saveInterval = random.pick([0, 1, 60, 60])
         // Without the store nodes promise less.
         whenUnavailable = kind == .outages ? random.pick([.local, .reject]) : .reject
-        if kind == .slow { peerPoll = .milliseconds(60) }
+        if kind == .slow {
+            peerPoll = .milliseconds(20)
+            saveInterval = 60
+        }
         if kind.isShort {
             // What a dead node leaves has to live until the others notice.
             maxInactive = kind == .idle ? random.pick(2...6) : random.pick(15...25)
@@ -182,8 +185,8 @@ extension Scenario {
     }
 
     private mutating func addPlans(_ random: inout SeededRandom) {
-        let sessions = random.pick([1, 1, 2])
-        let clients = sessions + random.pick(0...2)
+        let sessions = kind == .slow ? 1 : random.pick([1, 1, 2])
+        let clients = sessions + random.pick(kind == .slow ? 1...2 : 0...2)
         let length = 30 / clients + 1
         for client in 0..<clients {
             let session = client % sessions
@@ -257,7 +260,7 @@ extension Scenario {
     private mutating func addFaults(_ random: inout SeededRandom) {
         switch kind {
         case .sticky, .straying, .idle, .rotation, .roaming, .clearing: break
-        case .slow: trouble = Trouble(slow: 0.4, longest: .milliseconds(120))
+        case .slow: trouble = Trouble(slow: 0.12, longest: .milliseconds(110))
         case .memoryLost, .evictions, .outages, .roamingMemoryLost: break
         case .orphans:
             faults.append(

@@ -69,7 +69,7 @@ final class SimulatedCluster: Sendable {
                 start(node, &group)
             }
             // Whatever was under way is over, and every watch has seen it.
-            await sleep(until: loop.now + .seconds(6) + staleness)
+            await sleep(until: loop.now + (scenario.kind == .slow ? .seconds(1) : .seconds(6)) + staleness)
             // A session that is asked for is no orphan.
             if scenario.kind != .orphans { await audit() }
             if scenario.isSeenToTheEnd { await sleep(until: loop.now + longestLife + .seconds(30)) }
