@@ -123,6 +123,7 @@ struct Simulate {
             } else {
                 print("    // \(rule): no seed of \(options.seeds)")
             }
+            fflush(nil)
         }
     }
 }

@@ -91,8 +91,13 @@ package struct History: Sendable {
         package var begin: VirtualTime
         package var server: Int
         package var id: String?
+        /// The epoch alone, of one session.
+        package var isEpoch: Bool
 
-        package init(time: VirtualTime, since begin: VirtualTime? = nil, server: Int, id: String? = nil) {
+        package init(
+            time: VirtualTime, since begin: VirtualTime? = nil, server: Int, id: String? = nil, isEpoch: Bool = false
+        ) {
+            self.isEpoch = isEpoch
             self.time = time
             self.begin = begin ?? time
             self.server = server

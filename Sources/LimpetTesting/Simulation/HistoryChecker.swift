@@ -291,6 +291,14 @@ extension HistoryChecker {
                 }
                 return violation(.ended, "the session is back, after it was invalidated", number, reader)
             }
+            if !other.found,
+                history.clears.contains(where: {
+                    $0.invoked <= other.answered && read.invoked <= $0.answered + bounds.watch
+                })
+            {
+                verdict.excuse(.justCleared)
+                continue
+            }
             if !other.found, other.presented == read.presented, number != session.creation, isKnown {
                 return violation(.ended, "the session is back, after it was not there", number, reader)
             }
@@ -328,6 +336,7 @@ extension HistoryChecker {
         if losses(session).contains(where: { $0.time < read.answered && hasMoved(session, before: $0) }) {
             return verdict.excuse(.movedBeforeLoss)
         }
+        if isForgottenTwice(session, before: read.answered) { return verdict.excuse(.forgottenTwice) }
         if homeAndStoreDied(session, before: read.answered) { return verdict.excuse(.homeAndStoreDied) }
         let last = session.operations.filter { number in
             let operation = self[number]

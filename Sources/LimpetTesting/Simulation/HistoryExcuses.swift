@@ -11,6 +11,11 @@ package enum Excuse: String, Sendable, CaseIterable {
     case movedBeforeLoss
     /// The session's home died, and the store's memory was lost before anybody else had the session.
     case homeAndStoreDied
+    /// The store forgot both the record and the epoch: nothing shows that there was a session, and only the node that the
+    /// cookie names is asked.
+    case forgottenTwice
+    /// All sessions were ended just now, and not every node has heard of it.
+    case justCleared
     /// The store could not be reached: a node goes on with what it has, and delivers later.
     case withoutStore
     /// A node died, and what it left is kept for those who end it.
@@ -56,7 +61,8 @@ extension HistoryChecker {
     /// When the store lost what it had of a session.
     func losses(_ session: SessionIndex.Session) -> [History.Loss] {
         history.losses.filter { loss in
-            session.ids.contains { $0 == loss.id || (loss.id == nil && history.servers[$0] == loss.server) }
+            !loss.isEpoch
+                && session.ids.contains { $0 == loss.id || (loss.id == nil && history.servers[$0] == loss.server) }
         }
     }
 
@@ -66,6 +72,14 @@ extension HistoryChecker {
             loss.time < time && self[number].invoked <= loss.time
                 && self[number].finished + bounds.watch >= loss.begin
                 && hasMoved(session, before: loss)
+        }
+    }
+
+    /// Whether the store forgot both of a session's keys, one by one.
+    func isForgottenTwice(_ session: SessionIndex.Session, before time: VirtualTime) -> Bool {
+        history.losses.contains { epoch in
+            epoch.isEpoch && epoch.time < time && session.ids.contains { $0 == epoch.id }
+                && history.losses.contains { !$0.isEpoch && $0.id == epoch.id && $0.time < time }
         }
     }
 

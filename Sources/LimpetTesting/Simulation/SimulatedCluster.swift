@@ -193,10 +193,12 @@ final class SimulatedCluster: Sendable {
         let (server, key) = keys[number % keys.count]
         trace.note(loop.now, key.name.stableHash, line: "\([key].shortNames) is evicted")
         _ = server.evict(key.name)
-        guard prefix == "d/" else { return }
+        guard prefix == "d/" || prefix == "v/" else { return }
         recorder.withHistory {
             $0.losses.append(
-                History.Loss(time: loop.now, server: server.number, id: String(key.shortName.dropFirst(prefix.count))))
+                History.Loss(
+                    time: loop.now, server: server.number, id: String(key.shortName.dropFirst(prefix.count)),
+                    isEpoch: prefix == "v/"))
         }
     }
 
