@@ -19,11 +19,11 @@ struct StartTests {
     }
 
     @Test func `a wrong value is refused with its key, the value and what would be right`() throws {
-        let (output, status) = try run(["session": ["mode": "roaming"]])
+        let (output, status) = try run(["session": ["mode": "nomadic"]])
         #expect(status == 78)
         #expect(output.contains("session.mode"))
-        #expect(output.contains("\"roaming\""))
-        #expect(output.contains("\"sticky\""))
+        #expect(output.contains("\"nomadic\""))
+        #expect(output.contains("\"sticky\" or \"roaming\""))
     }
 
     @Test func `an environment variable wins, and is checked like the file`() throws {
