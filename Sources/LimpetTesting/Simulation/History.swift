@@ -138,6 +138,8 @@ package struct History: Sendable {
     package var outages: [Outage] = []
     /// Which server has the session of an id.
     package var servers: [String: Int] = [:]
+    /// When a node had stopped in good order: what it had is excused by nothing.
+    package var drains: [(node: String, time: VirtualTime)] = []
     /// When a node died.
     package var crashes: [(node: String, time: VirtualTime)] = []
     package var operations: [Operation] = []

@@ -59,7 +59,8 @@ extension HistoryChecker {
             let latest = last + longestLimit(session) + bounds.saveInterval + bounds.slack + .seconds(3)
             for key in history.keys where !isEnded && key.id.map({ session.ids.contains($0) }) ?? false {
                 guard key.expires > latest + bounds.clockSteps + bounds.lateness else { continue }
-                if !history.crashes.isEmpty, key.expires <= latest + bounds.clockSteps + bounds.lateness + bounds.burial
+                if !history.crashes.isEmpty || !history.drains.isEmpty,
+                    key.expires <= latest + bounds.clockSteps + bounds.lateness + bounds.burial
                 {
                     verdict.excuse(.orphanKept)
                     continue

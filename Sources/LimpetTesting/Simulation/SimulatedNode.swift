@@ -108,7 +108,8 @@ final class SimulatedNode: Sendable {
         }
         guard !process.isDead else { return }
         await manager.drain()
-        kill()
+        // A second signal, or the machine, may have been faster.
+        if !process.isDead { end(isCrash: false) }
     }
 
     /// SIGTERM: no more requests come; those that are here are finished first.
@@ -129,7 +130,9 @@ final class SimulatedNode: Sendable {
     }
 
     /// SIGKILL: what the node was doing ends in the middle.
-    func kill() {
+    func kill() { end(isCrash: true) }
+
+    private func end(isCrash: Bool) {
         let (process, requests, waiting) = state.withLock { state in
             defer {
                 state.process = nil
@@ -141,7 +144,7 @@ final class SimulatedNode: Sendable {
         guard let process else { return }
         network.trace.note(loop.now, name.stableHash, line: "\(name) dies")
         recorder.withHistory { history in
-            history.crashes.append((name, loop.now))
+            if isCrash { history.crashes.append((name, loop.now)) } else { history.drains.append((name, loop.now)) }
             for index in history.operations.indices
             where history.operations[index].node == name && history.operations[index].finished == .never {
                 history.operations[index].finished = loop.now
