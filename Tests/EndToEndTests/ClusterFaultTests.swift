@@ -154,9 +154,9 @@ struct ClusterFaultTests {
         var republished = 0
         for node in nodes.values { republished += try await node.statistics().republished }
         #expect(republished > 0)
-        // The flood of values goes on while the homes put their sessions back: one that is evicted a second time, while a node that asked
-        // for it waits, is not found.
-        withKnownIssue("a session that is evicted twice within a second may be told to be gone", isIntermittent: true) {
+        // A few clients are told that their session is gone, after the wait for its home. Why is not known; no other violation was
+        // seen, but any would hide behind this.
+        withKnownIssue("after evictions a client that strays may be told that its session is gone", isIntermittent: true) {
             expectNoViolation(clients)
         }
     }
