@@ -156,7 +156,7 @@ struct ClusterFaultTests {
         #expect(republished > 0)
         // A few clients are told that their session is gone, after the wait for its home. Why is not known; no other violation was
         // seen, but any would hide behind this.
-        withKnownIssue("after evictions a client that strays may be told that its session is gone", isIntermittent: true) {
+        withKnownIssue("after evictions a session may be told to be gone", isIntermittent: true) {
             expectNoViolation(clients)
         }
     }
