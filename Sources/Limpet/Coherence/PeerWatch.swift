@@ -18,7 +18,7 @@ final class PeerWatch: Sendable {
     struct Doubtful: Sendable {
         let copy: SessionCopy
         /// Since the server's memory was lost: until it is dealt with, this node is not through with the loss.
-        let isSwept: Bool
+        var isSwept: Bool
         /// When it is looked at: in one of the next polls, the later the more often it was looked at in vain.
         var due: UInt64 = 0
         var looks: UInt64 = 0
@@ -157,12 +157,22 @@ final class PeerWatch: Sendable {
     func takeDoubtful(_ server: Int, atMost limit: Int) -> [Doubtful] {
         servers[server].state.withLock { state in
             state.polls += 1
+            var places: [ObjectIdentifier: Int] = [:]
+            var once: [Doubtful] = []
+            for doubtful in state.doubtful {
+                if let place = places[ObjectIdentifier(doubtful.copy)] {
+                    // The earlier look counts: somebody may wait for it, and so may the sweep.
+                    once[place].isSwept = once[place].isSwept || doubtful.isSwept
+                    once[place].due = min(once[place].due, doubtful.due)
+                    once[place].looks = min(once[place].looks, doubtful.looks)
+                } else {
+                    places[ObjectIdentifier(doubtful.copy)] = once.count
+                    once.append(doubtful)
+                }
+            }
             var taken: [Doubtful] = []
             var left: [Doubtful] = []
-            var seen: Set<ObjectIdentifier> = []
-            for doubtful in state.doubtful {
-                // Twice in the list is as good as once, unless the sweep waits for the second.
-                if !doubtful.isSwept, !seen.insert(ObjectIdentifier(doubtful.copy)).inserted { continue }
+            for doubtful in once {
                 if doubtful.due <= state.polls, taken.count < limit {
                     taken.append(doubtful)
                 } else {

@@ -45,6 +45,24 @@ struct AskTests {
         }
     }
 
+    @Test func `nor when its home has looked at the record in vain before, and would wait with the next look`() async throws {
+        let cluster = Cluster()
+        let nodes = try await members("a", "b", in: cluster)
+        let client = Client()
+        try await nodes[0].request(client) { $0[.count] = 7 }
+        try await cluster.store.lose("v/")
+        // Somebody's change in the bucket: the home finds no epoch beside the record, again and again.
+        try await cluster.store.lose("c/a")
+        for _ in 0..<20 {
+            await nodes[0].poll()
+            cluster.clock.advance(by: .milliseconds(250))
+        }
+        try await cluster.store.lose("d/")
+        try await cluster.whilePolling(nodes) {
+            try await nodes[1].request(client) { #expect($0[.count] == 7) }
+        }
+    }
+
     @Test func `nor after a loss of memory, whoever asks first`() async throws {
         let cluster = Cluster()
         let nodes = try await members("a", "b", "c", in: cluster)
