@@ -42,7 +42,7 @@ extension SessionCoherence {
         }
         // Epoch or access time without a record: it was evicted. A loss that not everybody is through with: it was lost.
         let isLost = !isSettled || found.counter != nil || found.savedAt != 0
-        let others = try await membership.liveNodes().filter { $0 != node.name }
+        let others = try await membership.othersAlive()
         let asked = isLost ? others : others.filter { $0 == cookie.otherNode }
         if asked.isEmpty, !isLost { return !wasSettled }
         search.hasAsked = true

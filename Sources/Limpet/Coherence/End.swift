@@ -64,7 +64,7 @@ extension SessionCoherence {
                 // Raised only if it is there: a missing one is as good, since copies that find none read the record.
                 _ = try await store.increment(keys.epoch)
                 // Nobody can say whose copy becomes stale: everybody looks.
-                for name in try await membership.liveNodes() where name != node.name { try await bump(name, keys) }
+                for name in try await membership.othersAlive() { try await bump(name, keys) }
                 condition = .absent
             case .bury(let record):
                 guard let token else { return false }

@@ -45,6 +45,17 @@ struct AskTests {
         }
     }
 
+    @Test func `nor when the presence of its home was evicted with it`() async throws {
+        let cluster = Cluster()
+        let nodes = try await members("a", "b", in: cluster)
+        let client = Client()
+        try await nodes[0].request(client) { $0[.count] = 7 }
+        for key in ["d/", "v/", "a/", "n/a"] { try await cluster.store.lose(key) }
+        try await cluster.whilePolling(nodes) {
+            try await nodes[1].request(client) { #expect($0[.count] == 7) }
+        }
+    }
+
     @Test func `nor when its home has looked at the record in vain before, and would wait with the next look`() async throws {
         let cluster = Cluster()
         let nodes = try await members("a", "b", in: cluster)

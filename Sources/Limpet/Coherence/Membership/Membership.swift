@@ -176,15 +176,19 @@ final class Membership: Sendable {
         }
     }
 
-    /// The names of the nodes that are alive, in order; as of a poll ago at most.
-    func liveNodes() async throws -> [String] {
+    /// The names of the other nodes that may be alive, in order; as of a poll ago at most.
+    ///
+    /// A node whose presence is missing counts until it has been quiet for a whole lease: what the store has lost is no death.
+    func othersAlive() async throws -> [String] {
         let isFresh = state.withLock { state in
             !state.hasBegun || state.sightedAt.map { clock.monotonicNanoseconds() &- $0 < poll } ?? false
         }
         if !isFresh, let failure = await look() { throw failure }
         let now = clock.monotonicNanoseconds()
         return state.withLock { state in
-            state.sightings.filter { $0.value.standing(at: now, lease: Self.leaseNanoseconds) == .alive }.keys.sorted()
+            state.sightings.filter { name, sighting in
+                name != node.name && sighting.standing(at: now, lease: Self.leaseNanoseconds) != .lapsed
+            }.keys.sorted()
         }
     }
 
