@@ -35,9 +35,6 @@ struct Simulate {
         // Not on this system: a seed may not replay exactly.
     }
 
-    /// Seeds that are known to fail, and why (README.md): told, and not counted. Any other one fails the run.
-    private static let known: Set<String> = ["--kinds evictions --seed 5823"]
-
     /// Runs so many seeds, and tells of those that fail.
     private static func run(_ count: UInt64, _ options: Options) async -> Bool {
         let clock = ContinuousClock()
@@ -47,10 +44,6 @@ struct Simulate {
         for await (scenario, verdict) in results(count, options) {
             for (excuse, number) in verdict.excuses { excuses[excuse, default: 0] += number }
             guard !verdict.violations.isEmpty else { continue }
-            if options.broken == nil, known.contains(scenario.name) {
-                print("\(scenario.name) is known to fail: \(verdict.violations[0])")
-                continue
-            }
             failed.append((scenario, verdict))
             if failed.count <= options.shown {
                 print("\(scenario.name): \(verdict.violations[0])")

@@ -51,7 +51,7 @@ extension SessionCoherence {
 
     private func compareChanged(_ server: Int) async throws {
         var keys = [watch.rootKey(server), watch.bootMarkKey(server)]
-        if server == 0 { keys.append(names.generationCounter) }
+        if server == 0 { keys += [names.generationCounter, names.directory] }
         let results = await store.get(keys, isProbe: true)
         let known = watch.known(server)
         var root = try results[0].get().flatMap { Epoch(ascii: $0.bytes)?.value }
@@ -72,6 +72,7 @@ extension SessionCoherence {
         }
         if server == 0 {
             await membership.observe(generation: try results[2].get().flatMap { Epoch(ascii: $0.bytes)?.value })
+            await membership.observe(directory: try results[3].get())
         }
         let isRootLost = root == nil
         if isRootLost {

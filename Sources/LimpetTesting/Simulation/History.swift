@@ -87,7 +87,7 @@ package struct History: Sendable {
     /// The store lost a server's memory, or the value of one session.
     package struct Loss: Sendable {
         package var time: VirtualTime
-        /// Since when nobody could reach it.
+        /// Since when some node could not reach it.
         package var begin: VirtualTime
         package var server: Int
         package var id: String?

@@ -177,7 +177,10 @@ extension HistoryChecker {
             newer = here.first { isOverwritten(source, by: $0, for: reader, attribute, session) }
             return newer == nil
         }
-        guard !isRight else { return }
+        guard !isRight else {
+            if here.contains(where: { isKeptUnderOldID($0, session) }) { verdict.excuse(.withoutStore) }
+            return
+        }
         if isWithoutStore(session, at: read.invoked) || isWithoutStore(session, at: read.answered) {
             guard isLocal(reader, session),
                 let known = here.first(where: { other in
@@ -207,7 +210,9 @@ extension HistoryChecker {
     ) -> Bool {
         guard other != source, other != reader else { return false }
         let (write, read) = (self[other], self[reader])
-        guard !mayBeUndone(other, session, before: read.answered) else { return false }
+        guard !mayBeUndone(other, session, before: read.answered), !isKeptUnderOldID(other, session) else {
+            return false
+        }
         if let source {
             // The other one began when this one was over, whatever had become of it.
             guard write.invoked > delivered(source, session) else { return false }

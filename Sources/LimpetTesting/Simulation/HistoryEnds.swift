@@ -5,7 +5,7 @@ extension HistoryChecker {
         let created = events.count { $0.kind == .created }
         let destroyed = events.filter { $0.kind != .created }
         if created == 0, destroyed.isEmpty,
-            session.creation.map({ isWithoutStore(session, at: self[$0].invoked) }) ?? false
+            session.creation.map({ isWithoutStore(session, at: self[$0].finished) }) ?? false
         {
             // It was kept on its node, and ended before it was stored.
             return verdict.excuse(.withoutStore)
@@ -34,8 +34,9 @@ extension HistoryChecker {
     /// Whether the node that was in a session last died before it had listed it for the others.
     private func homeDiedUnlisted(_ session: SessionIndex.Session) -> Bool {
         let done = session.operations.filter {
-            self[$0].outcome == .answered && (self[$0].found || $0 == session.creation)
+            self[$0].outcome == .answered && (self[$0].found || $0 == session.creation) && !readsPast($0, session)
         }.sorted { self[$0].finished < self[$1].finished }
+        // Who reads by an id that was given up does not bring the session home.
         guard let last = done.last else { return true }
         let node = self[last].node
         // When it came there for the last time.

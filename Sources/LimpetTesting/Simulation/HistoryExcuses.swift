@@ -47,6 +47,14 @@ extension HistoryChecker {
         } && history.outages.allSatisfy(\.isComplete)
     }
 
+    /// Whether a request wrote while its node had no store, under an id that another node changed before it could be delivered: it goes
+    /// the way of all that is written under an id that was given up.
+    func isKeptUnderOldID(_ number: Int, _ session: SessionIndex.Session) -> Bool {
+        guard let renamed = self[number].presented.flatMap({ session.renamed[$0] }) else { return false }
+        return self[renamed].node != self[number].node && self[renamed].invoked < delivered(number, session)
+            && isWithoutStore(session, at: self[number].finished)
+    }
+
     /// When what a request wrote is in the store, at the latest: what was kept is delivered after the outage.
     func delivered(_ number: Int, _ session: SessionIndex.Session) -> VirtualTime {
         let finished = self[number].finished

@@ -24,6 +24,8 @@ package struct Scenario: Sendable {
         case memoryLost
         /// The store forgets single keys.
         case evictions
+        /// The store forgets many keys at once, as it does when it has no room.
+        case floods
         /// A server of the store does not answer for a while, and comes back with its memory or without; or a node does not
         /// reach it.
         case outages
@@ -111,6 +113,8 @@ package struct Scenario: Sendable {
             case restart(server: Int)
             /// The n-th of the keys that begin so is lost.
             case evict(key: String, number: Int)
+            /// All keys that begin with one of these are lost.
+            case evictAll(keys: [String])
         }
     }
 
@@ -214,7 +218,9 @@ extension Scenario {
             switch kind {
             case .sticky: 0
             case .straying, .slow, .timeouts, .rotation: 0.3
-            case .crashes, .pauses, .idle, .draining, .orphans, .memoryLost, .evictions, .outages, .clearing: 0.15
+            case .crashes, .pauses, .idle, .draining, .orphans, .memoryLost, .evictions, .floods, .outages,
+                .clearing:
+                0.15
             case .roaming, .roamingTimeouts, .roamingCrashes, .roamingMemoryLost: 1
             }
         return Step(
@@ -248,6 +254,9 @@ extension Scenario {
         case .evictions:
             return .evict(
                 key: random.pick(["d/", "d/", "v/", "a/", "c/", "b", "g", "m"]), number: random.pick(0...1000))
+        case .floods:
+            return .evictAll(
+                keys: ["d/", "v/", "a/", "c/", "b", "g", "m", "n/", "r/", "o/"].filter { _ in random.chance(0.7) })
         case .outages:
             let length = random.pick(.milliseconds(100)...(.seconds(4)))
             if random.chance(0.3) { return .cut(node: random.pick(0...nodes - 1), server: server, for: length) }
@@ -261,7 +270,7 @@ extension Scenario {
         switch kind {
         case .sticky, .straying, .idle, .rotation, .roaming, .clearing: break
         case .slow: trouble = Trouble(slow: 0.12, longest: .milliseconds(110))
-        case .memoryLost, .evictions, .outages, .roamingMemoryLost: break
+        case .memoryLost, .evictions, .floods, .outages, .roamingMemoryLost: break
         case .orphans:
             faults.append(
                 Fault(
@@ -299,7 +308,7 @@ extension Scenario {
             faults.append(
                 Fault(
                     time: time, kind: random.chance(0.7) ? .evict(key: "g", number: 0) : .restart(server: 0)))
-        case .memoryLost, .evictions, .outages, .roamingMemoryLost:
+        case .memoryLost, .evictions, .floods, .outages, .roamingMemoryLost:
             for _ in 0..<random.pick(kind == .evictions ? 2...6 : 1...2) {
                 faults.append(
                     Fault(time: random.pick(.milliseconds(300)...(.seconds(3))), kind: self.fault(of: kind, &random)))

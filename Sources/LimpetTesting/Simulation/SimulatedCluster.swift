@@ -119,7 +119,7 @@ final class SimulatedCluster: Sendable {
 
     private func timeline() -> [Moment] {
         var moments: [Moment] = []
-        for fault in scenario.faults {
+        for fault in scenario.joinedFaults {
             switch fault.kind {
             case .crash(let node, let length):
                 moments.append(Moment(time: fault.time, node: node) { [nodes] in nodes[node].kill() })
@@ -153,13 +153,15 @@ final class SimulatedCluster: Sendable {
                     })
                 moments.append(
                     Moment(time: fault.time + length, node: 0) { [self] in
-                        if loses { loseMemory(of: server, since: fault.time) }
+                        if loses { loseMemory(of: server) }
                         network.silence(server, nil)
                     })
             case .restart(let server):
                 moments.append(Moment(time: fault.time, node: 0) { [self] in loseMemory(of: server) })
             case .evict(let key, let number):
                 moments.append(Moment(time: fault.time, node: 0) { [self] in evict(key, number) })
+            case .evictAll(let prefixes):
+                moments.append(Moment(time: fault.time, node: 0) { [self] in evictAll(prefixes) })
             }
         }
         // The order of those at one time is the order in which they were written.
@@ -170,7 +172,7 @@ final class SimulatedCluster: Sendable {
     /// When nodes that go on without the store may do so.
     private var outages: [History.Outage] {
         guard scenario.whenUnavailable == .local, scenario.mode == .sticky else { return [] }
-        return scenario.faults.compactMap { fault in
+        return scenario.joinedFaults.compactMap { fault in
             switch fault.kind {
             case .outage(let server, let length, _, _):
                 History.Outage(server: server, isComplete: true, begin: fault.time, end: fault.time + length)
@@ -181,26 +183,43 @@ final class SimulatedCluster: Sendable {
         }
     }
 
-    private func loseMemory(of server: Int, since begin: VirtualTime? = nil) {
+    private func loseMemory(of server: Int) {
         trace.note(loop.now, UInt64(server), line: "server \(server) loses its memory")
         network.servers[server].restart()
-        recorder.withHistory { $0.losses.append(History.Loss(time: loop.now, since: begin, server: server)) }
-    }
-
-    private func evict(_ prefix: String, _ number: Int) {
-        let keys = network.servers.flatMap { server in
-            server.values(at: loop.now).map { (server, StoreKey($0.name, placement: .server(server.number))) }
-        }.filter { $0.1.shortName.hasPrefix(prefix) }
-        guard !keys.isEmpty else { return }
-        let (server, key) = keys[number % keys.count]
-        trace.note(loop.now, key.name.stableHash, line: "\([key].shortNames) is evicted")
-        _ = server.evict(key.name)
-        guard prefix == "d/" || prefix == "v/" else { return }
         recorder.withHistory {
             $0.losses.append(
                 History.Loss(
-                    time: loop.now, server: server.number, id: String(key.shortName.dropFirst(prefix.count)),
-                    isEpoch: prefix == "v/"))
+                    time: loop.now, since: scenario.beginOfSilence(of: server, before: loop.now), server: server))
+        }
+    }
+
+    private func evict(_ prefix: String, _ number: Int) {
+        let keys = keys(beginningWith: [prefix])
+        guard !keys.isEmpty else { return }
+        let (server, key) = keys[number % keys.count]
+        evict(key, from: server)
+    }
+
+    private func evictAll(_ prefixes: [String]) {
+        for (server, key) in keys(beginningWith: prefixes) { evict(key, from: server) }
+    }
+
+    private func keys(beginningWith prefixes: [String]) -> [(SimulatedServer, StoreKey)] {
+        network.servers.flatMap { server in
+            server.values(at: loop.now).map { (server, StoreKey($0.name, placement: .server(server.number))) }
+        }.filter { _, key in prefixes.contains { key.shortName.hasPrefix($0) } }
+    }
+
+    private func evict(_ key: StoreKey, from server: SimulatedServer) {
+        trace.note(loop.now, key.name.stableHash, line: "\([key].shortNames) is evicted")
+        _ = server.evict(key.name)
+        let name = key.shortName
+        guard name.hasPrefix("d/") || name.hasPrefix("v/") else { return }
+        recorder.withHistory {
+            $0.losses.append(
+                History.Loss(
+                    time: loop.now, server: server.number, id: String(name.dropFirst(2)), isEpoch: name.hasPrefix("v/"))
+            )
         }
     }
 

@@ -56,7 +56,7 @@ struct AskTests {
         }
     }
 
-    @Test func `nor when its home has looked at the record in vain before, and would wait with the next look`() async throws {
+    @Test func `nor when its home has looked at the record in vain, and waits with the next look`() async throws {
         let cluster = Cluster()
         let nodes = try await members("a", "b", in: cluster)
         let client = Client()

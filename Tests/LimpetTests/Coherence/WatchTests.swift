@@ -27,7 +27,7 @@ struct WatchTests {
         await a.poll()
         a.store.forgetCalls()
         await a.poll()
-        #expect(a.store.shortCalls == ["get c b g"])
+        #expect(a.store.shortCalls == ["get c b g m"])
     }
 
     @Test func `only the copies of changed buckets are compared`() async throws {

@@ -67,11 +67,15 @@ extension Membership {
     /// Ends all sessions of the cluster: raises `g`. If somebody else did so since this began, that is as good.
     func clear() async throws(SessionError) {
         do {
-            let known = try await knownGeneration()
+            var known = try await knownGeneration()
             for attempt in 0..<SessionCoherence.attempts {
                 try await pause(before: attempt)
                 let (read, token) = try await readGeneration()
-                if let read, read > known { return await observe(generation: read) }
+                if let read, read > known {
+                    if attempt > 0 { return await observe(generation: read) }
+                    // Raised before this began: there may be sessions of that generation.
+                    known = read
+                }
                 if try await swap(generation: known + 1, since: token) { return await observe(generation: known + 1) }
             }
         } catch let error as StoreError {

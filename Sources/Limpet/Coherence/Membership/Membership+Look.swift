@@ -1,6 +1,13 @@
 import Logging
 
 extension Membership {
+    /// What a poll has read of the directory. If it is another one than before, or gone, this node looks at once: who has just joined
+    /// is known to all a poll later, and a directory that was lost is whole again before anybody believes to be alone.
+    func observe(directory entry: StoreEntry?) async {
+        let isChanged = state.withLock { $0.hasBegun && $0.directoryBytes != entry?.bytes }
+        if isChanged, let failure = await look() { noteFailure(failure) }
+    }
+
     /// Reads directory, generation and everybody's presence in one trip, and puts right what is wrong about this node.
     ///
     /// - Returns: the first failure; what could be read was used all the same.
@@ -17,23 +24,31 @@ extension Membership {
             failure = error
         }
         see(zip(others, results[2...]), &failure)
-        do {
-            let stored = try results[0].get().map { entry throws(StoreError) in try Directory(bytes: entry.bytes) }
-            try await use(stored)
+        do throws(StoreError) {
+            try await use(try results[0].get())
         } catch {
             failure = failure ?? error
         }
         return failure
     }
 
-    private func use(_ stored: Directory?) async throws(StoreError) {
+    private func use(_ entry: StoreEntry?) async throws(StoreError) {
+        let bytes = entry?.bytes
+        let stored: Directory?
+        do throws(StoreError) {
+            stored = try bytes.map { bytes throws(StoreError) in try Directory(bytes: bytes) }
+        } catch {
+            // Looked at again when somebody has changed it, or with the next beat.
+            state.withLock { $0.directoryBytes = bytes }
+            throw error
+        }
         let now = clock.monotonicNanoseconds()
         let decision = state.withLock { state in
             let since = state.directoryMissingSince ?? now
             state.directoryMissingSince = stored == nil ? since : nil
             let decision = DirectoryDecision(
                 stored: stored, remembered: state.directory, node: node, hasWaited: now &- since >= patience)
-            if decision == .learn, let stored { learn(stored, &state, at: now) }
+            if decision == .learn, let stored { learn(stored, bytes, &state, at: now) }
             return decision
         }
         switch decision {
@@ -74,15 +89,16 @@ extension Membership {
             change(&directory)
             do {
                 var isStored = directory == stored
+                let bytes = try directory.bytes()
                 if !isStored {
                     let put = try await store.put(
-                        try directory.bytes(), for: names.directory, timeToLive: Self.longest,
+                        bytes, for: names.directory, timeToLive: Self.longest,
                         if: entry.map { .unchanged(since: $0.token) } ?? .absent)
                     isStored = put != .conflict
                 }
                 if isStored {
                     let now = clock.monotonicNanoseconds()
-                    return state.withLock { learn(directory, &$0, at: now) }
+                    return state.withLock { learn(directory, bytes, &$0, at: now) }
                 }
             } catch {
                 // Unknown outcome: the next round reads what became of it.
@@ -96,9 +112,10 @@ extension Membership {
                 mayHaveTakenEffect: false)
     }
 
-    private func learn(_ directory: Directory, _ state: inout State, at now: UInt64) {
+    private func learn(_ directory: Directory, _ bytes: [UInt8]?, _ state: inout State, at now: UInt64) {
         if state.directory?.lineage != directory.lineage { state.directorySince = now }
         state.directory = directory
+        state.directoryBytes = bytes
         state.sightings = state.sightings.filter { directory.members[$0.key] != nil || $0.key == node.name }
     }
 

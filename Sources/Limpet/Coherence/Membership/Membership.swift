@@ -34,6 +34,8 @@ final class Membership: Sendable {
         var heartbeat: UInt64 = 0
         var through: [Int: UInt64] = [:]
         var directory: Directory?
+        /// The directory as it was read or written last.
+        var directoryBytes: [UInt8]?
         /// Since when the directory has been as this node knows it: made, or of this lineage.
         var directorySince: UInt64 = 0
         var directoryMissingSince: UInt64?

@@ -73,6 +73,19 @@ struct GenerationTests {
         try await a.request(Client(), cookie: cookie) { #expect($0.isNew) }
     }
 
+    @Test func `a clear by a node that has not heard of the last one ends what was made since`() async throws {
+        let cluster = Cluster()
+        let nodes = try await nodes("a", "b", in: cluster)
+        try await nodes[0].sessions.cluster.clear()
+        let client = Client()
+        try await nodes[0].request(client) { $0[.user] = "ann" }
+        try await nodes[1].sessions.cluster.clear()
+        await nodes[0].membership.beat()
+        try await cluster.whilePolling([]) {
+            try await nodes[0].request(client) { #expect($0.isNew) }
+        }
+    }
+
     @Test func `a commit that is on its way during a clear does not bring its session back`() async throws {
         let cluster = Cluster()
         let a = try await nodes("a", in: cluster)[0]
