@@ -59,9 +59,11 @@ package struct HistoryChecker {
     var verdict = Verdict()
     /// The ids of each session, by all of its ids.
     let sessions: SessionIndex
+    let seen: SeenValues
 
     package static func check(_ history: History) -> Verdict {
-        var checker = HistoryChecker(history: history, bounds: history.bounds, sessions: SessionIndex(history))
+        var checker = HistoryChecker(
+            history: history, bounds: history.bounds, sessions: SessionIndex(history), seen: SeenValues(history))
         for session in checker.sessions.all {
             if session.renamed.values.contains(where: { checker.mayBeUndone($0, session, before: .never) }) {
                 // Its old id and its new one may be two sessions by now.
@@ -83,6 +85,30 @@ package struct HistoryChecker {
     }
 
     subscript(number: Int) -> History.Operation { history.operations[number] }
+}
+
+/// When clients first had an answer with a value.
+struct SeenValues {
+    private struct Value: Hashable {
+        let jar: Int
+        let attribute: String
+        let value: Int
+    }
+
+    private var answered: [Value: VirtualTime] = [:]
+
+    init(_ history: History) {
+        for operation in history.operations where operation.outcome == .answered {
+            for (attribute, value) in operation.read {
+                let key = Value(jar: operation.jar, attribute: attribute, value: value)
+                answered[key] = min(answered[key] ?? .never, operation.answered)
+            }
+        }
+    }
+
+    subscript(jar: Int, attribute: String, value: Int) -> VirtualTime? {
+        answered[Value(jar: jar, attribute: attribute, value: value)]
+    }
 }
 
 /// Which requests were in which session.
@@ -241,10 +267,7 @@ extension HistoryChecker {
             return true
         }
         guard let value = self.value(attribute, of: write).flatMap(\.self) else { return false }
-        return history.operations.contains { earlier in
-            earlier.jar == read.jar && earlier.outcome == .answered && earlier.answered <= read.invoked
-                && earlier.read[attribute] == value
-        }
+        return seen[read.jar, attribute, value].map { $0 <= read.invoked } ?? false
     }
 }
 
