@@ -122,6 +122,63 @@ struct ClusterFaultTests {
         expectNoViolation(clients)
     }
 
+    // `store.whenUnavailable` is `local` by default.
+    @Test func `while memcached is gone, clients that stay at home write on, and all that they were told is kept`()
+        async throws
+    {
+        let memcached = try await MemcachedServer.start()
+        let nodes = try startNodes(["a", "b", "c"], [memcached])
+        let homes = nodes.values.sorted { $0.name < $1.name }
+        // Nobody strays: without the store, a session is at home or nowhere.
+        let plans = mixedClients(on: homes.map(\.name), alone: 27, devices: 0, tabs: 3)
+        let clients = try await ClusterClients(plans, nodes: homes, pause: 0.03)
+        // Beside them visitors who write once while the store is gone, and not again: what others read of them later was kept.
+        let visitors = homes.map { _ in HTTPClient() }
+        for (visitor, home) in zip(visitors, homes) {
+            let answer = try await visitor.request("PUT", port: home.port, "/attributes/x", body: "before")
+            #expect(answer.status == 200)
+        }
+        try await clients.waitForAnswers(300, "before the store is lost")
+        try await memcached.kill()
+        let loss = ClusterClients.now
+        // The first write on each of a node's four connections may have been sent before the end: its session waits for the store. So it
+        // is not all clients that write on, but most, and some of each node.
+        try await clients.wait("to write without the store") { all in
+            let stored = all.requests.filter { $0.begin > loss && $0.isStored }
+            let counts = Dictionary(grouping: stored, by: \.client).mapValues(\.count)
+            return counts.values.count { $0 >= 10 } > plans.count / 2
+                && Set(stored.map(\.node)).count == homes.count
+        }
+        for (visitor, home) in zip(visitors, homes) {
+            let written = try await visitor.request("PUT", port: home.port, "/attributes/x", body: "meanwhile")
+            #expect(written.status == 200)
+            #expect(try written.json("previous") == "before")
+            let read = try await visitor.request("GET", port: home.port, "/attributes/x")
+            #expect(read.status == 200)
+            #expect(try read.json("value") == "meanwhile")
+            #expect(try await home.statistics().unsentSessions > 0)
+        }
+        try await memcached.restart()
+        let back = ClusterClients.now
+        // What was kept is delivered, by clients that come first or without any.
+        for home in homes {
+            while try await home.statistics().unsentSessions > 0 {}
+            #expect(try await home.statistics().unsentDelivered > 0)
+        }
+        for (index, visitor) in visitors.enumerated() {
+            let elsewhere = homes[(index + 1) % homes.count]
+            let read = try await visitor.request("GET", port: elsewhere.port, "/attributes/x")
+            #expect(read.status == 200)
+            #expect(try read.json("value") == "meanwhile")
+            #expect(visitor.route == elsewhere.name)
+        }
+        try await clients.wait("to write again", from: plans.indices, since: back, \.isStored)
+        try clients.stray(0.5)
+        try await clients.waitForAnswers(300, "on all nodes")
+        try await clients.finish()
+        expectNoViolation(clients)
+    }
+
     @Test func `sessions whose home lives survive a memcached that has no room for them`() async throws {
         let memcached = try await MemcachedServer.start("-m", "2")
         let nodes = try startNodes(["a", "b"], [memcached])

@@ -51,7 +51,7 @@ final class NodeProcess: Sendable {
     struct Statistics: Decodable {
         let localHits, verified, loads, takeovers, commits, merges, conflicts, accessTimeSaves, lockWaits,
             republished: Int
-        let sessionsInMemory, sessionsEntered: Int
+        let sessionsInMemory, sessionsEntered, unsentSessions, unsentDelivered: Int
         let storeOperations: [String: Int]
         var storeCalls: Int { storeOperations.values.reduce(0, +) }
     }
