@@ -4,7 +4,7 @@ extension Membership {
     /// What a poll has read of the directory. If it is another one than before, or gone, this node looks at once: who has just joined
     /// is known to all a poll later, and a directory that was lost is whole again before anybody believes to be alone.
     func observe(directory entry: StoreEntry?) async {
-        let isChanged = state.withLock { $0.hasBegun && $0.directoryBytes != entry?.bytes }
+        let isChanged = state.withLock { $0.hasBegun && !$0.hasLeft && $0.directoryBytes != entry?.bytes }
         if isChanged, let failure = await look() { noteFailure(failure) }
     }
 
@@ -55,6 +55,8 @@ extension Membership {
         case .wait: return
         case .learn: break
         case .mend, .make:
+            // Those who stay see to it.
+            guard !state.withLock({ $0.hasLeft }) else { return }
             try await changeDirectory { [node] directory in
                 directory.members[node.name] = .init(incarnation: node.incarnation)
             }

@@ -31,6 +31,8 @@ final class Membership: Sendable {
     struct State {
         /// A node that does not run knows of no others, and they do not know of it.
         var hasBegun = false
+        /// It stays out from then on, whatever a poll that was on its way still reads.
+        var hasLeft = false
         var heartbeat: UInt64 = 0
         var through: [Int: UInt64] = [:]
         var directory: Directory?
@@ -97,6 +99,7 @@ final class Membership: Sendable {
 
     /// Learns the generation, and enters the directory. What fails is tried again with every beat.
     func join() async {
+        state.withLock { $0.hasLeft = false }
         isJoining.store(true, ordering: .releasing)
         await beat()
         guard !isMember else { return }
@@ -133,6 +136,7 @@ final class Membership: Sendable {
     /// Leaves in good order: the sessions that are left are ended by others.
     func leave() async throws(StoreError) {
         let hasSessions = local.roster.isListed
+        state.withLock { $0.hasLeft = true }
         try await changeDirectory { [node] directory in
             guard directory.members[node.name]?.incarnation == node.incarnation else { return }
             directory.members[node.name] =
@@ -196,12 +200,14 @@ final class Membership: Sendable {
 
     /// Writes this node's presence.
     private func appear() async -> StoreError? {
-        let presence = state.withLock { state in
+        let presence = state.withLock { state -> Presence? in
+            guard !state.hasLeft else { return nil }
             state.heartbeat += 1
             return Presence(
                 node: node, startedAt: startedAt, beatenAt: clock.wallMilliseconds(), heartbeat: state.heartbeat,
                 sessions: local.roster.count, through: state.through)
         }
+        guard let presence else { return nil }
         do {
             _ = try await store.put(
                 try presence.bytes(), for: names.presence(of: node.name), timeToLive: Self.presenceTimeToLive,
