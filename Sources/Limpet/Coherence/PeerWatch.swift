@@ -194,7 +194,8 @@ final class PeerWatch: Sendable {
                 next = Doubtful(copy: doubtful.copy, isSwept: false)
                 next.looks = doubtful.looks + 1
             }
-            next.due = state.polls + min(1 << min(next.looks, 6), Self.longestPause)
+            // After the first look in vain with the next poll, too: the change that was announced may have come just then.
+            next.due = state.polls + (isBusy ? 1 : min(1 << min(next.looks - 1, 6), Self.longestPause))
             state.doubtful.append(next)
         }
     }

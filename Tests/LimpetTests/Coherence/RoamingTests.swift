@@ -46,6 +46,46 @@ struct RoamingTests {
         #expect(client.route == "b")
     }
 
+    @Test func `R6: the old home is told of a commit elsewhere before there is something to put back`() async throws {
+        let cluster = Cluster(tellsTokens: true)
+        let nodes = try nodes(cluster)
+        let (a, b) = (nodes[0], nodes[1])
+        let client = Client()
+        try await a.request(client) { $0[.count] = 1 }
+        b.store.next(.put, on: "d/").runsFirst {
+            a.store.forgetCalls()
+            await a.poll()
+            // The poll has found a counter changed, and the epoch.
+            #expect(a.store.count(.get, on: "v/") > 0)
+        }
+        try await b.request(client) { $0[.count] = 2 }
+        await a.poll()
+        #expect(a.sessions.statistics.sessionsInMemory == 0)
+        // The old home has nothing to put back any more.
+        try await cluster.store.loseMemory()
+        await a.poll()
+        await b.poll()
+        #expect(a.sessions.statistics.republished == 0)
+        try await a.request(client) { #expect($0[.count] == 2) }
+    }
+
+    @Test(arguments: [true, false])
+    func `R6: when the old home cannot be told, nothing is stored, as the answer says`(isSent: Bool) async throws {
+        let cluster = Cluster(tellsTokens: true)
+        let nodes = try nodes(cluster)
+        let (a, b) = (nodes[0], nodes[1])
+        let client = Client()
+        try await a.request(client) { $0[.count] = 1 }
+        let cookie = client.cookie
+        b.store.every(.increment, on: "c/").fails(isSent ? .timeout : .unavailable, mayHaveTakenEffect: isSent)
+        let error = await #expect(throws: SessionError.self) { try await b.request(client) { $0[.count] = 2 } }
+        #expect(error?.code == (isSent ? .outcomeUnknown : .storeUnavailable))
+        #expect(client.cookie == cookie)
+        #expect(b.store.count(.put, on: "d/") == 0)
+        b.store.forgetScripts()
+        for node in nodes { try await node.request(Client(), cookie: cookie) { #expect($0[.count] == 1) } }
+    }
+
     @Test func `every read sees every write that was acknowledged before it, wherever both go`() async throws {
         let cluster = Cluster()
         let nodes = try nodes(cluster)
