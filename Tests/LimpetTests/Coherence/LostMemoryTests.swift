@@ -38,6 +38,31 @@ struct LostMemoryTests {
         }
     }
 
+    @Test func `what is put back lives no longer than it would have`() async throws {
+        let cluster = Cluster()
+        let a = try cluster.node("a")
+        let client = Client()
+        try await a.request(client) { session in
+            session[.count] = 1
+            session.maxInactive = .seconds(1800)
+        }
+        cluster.clock.advance(by: .seconds(600))
+        try await cluster.store.loseMemory()
+        a.store.forgetCalls()
+        await a.poll()
+        #expect(a.sessions.statistics.republished == 1)
+        let puts = a.store.calls.filter { ["put d/", "put v/"].contains($0.description.prefix(6)) }
+        // What is left of its 1800 seconds, the save interval, and the slack.
+        #expect(puts.map(\.timeToLive) == [.seconds(1200 + 60 + 10), .seconds(1200 + 60 + 10)])
+        let keys = puts.flatMap(\.keys)
+        for values in [2, 0] {
+            var found = 0
+            for result in await cluster.store.get(keys) where try result.get() != nil { found += 1 }
+            #expect(found == values)
+            cluster.clock.advance(by: .seconds(1200 + 60 + 10 + 1))
+        }
+    }
+
     @Test func `a record that was evicted alone is put back by its home`() async throws {
         let cluster = Cluster()
         let a = try cluster.node("a")

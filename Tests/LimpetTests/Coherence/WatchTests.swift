@@ -101,6 +101,38 @@ struct WatchTests {
         }
     }
 
+    @Test func `what a poll has read drops no copy that a request has made newer meanwhile`() async throws {
+        let cluster = Cluster(tellsTokens: true)
+        let (a, b) = (try cluster.node("a"), try cluster.node("b"))
+        let client = Client()
+        try await a.request(client) { $0[.count] = 1 }
+        let cookie = client.cookie
+        let hold = a.store.next(.get, on: "d/").isHeldAfterEffect()
+        let poll = Locked<Task<Void, Never>?>(nil)
+        try await a.request(client) { session in
+            try await b.request(Client(), cookie: cookie) { $0[.other] = 2 }
+            // The poll reads that b is home.
+            poll.withLock { $0 = Task { await a.poll() } }
+            await hold.waitUntilHeld()
+            session[.count] = 3
+        }
+        // The request met b's record, and merged with it: a is home again.
+        #expect(a.sessions.statistics.merges == 1)
+        hold.release()
+        await poll.withLock { $0 }?.value
+        #expect(a.sessions.statistics.staleCopiesDropped == 0)
+        #expect(a.sessions.statistics.sessionsInMemory == 1)
+        try await a.request(client) { #expect($0.source == .local) }
+        // It may be the only copy.
+        await b.poll()
+        try await cluster.store.loseMemory()
+        await a.poll()
+        try await b.request(client) { session in
+            #expect(session[.count] == 3)
+            #expect(session[.other] == 2)
+        }
+    }
+
     @Test func `a takeover that died half-way costs the home a reload and nothing else`() async throws {
         let cluster = Cluster()
         let (a, b) = (try cluster.node("a"), try cluster.node("b"))
