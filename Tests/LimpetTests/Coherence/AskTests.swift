@@ -137,6 +137,26 @@ struct AskTests {
         }
     }
 
+    @Test func `that all are through is news, and no answer for who looked before: the last one has just put it back`()
+        async throws
+    {
+        let cluster = Cluster()
+        let nodes = try await members("a", "b", in: cluster)
+        let client = Client()
+        try await nodes[0].request(client) { $0[.count] = 7 }
+        let old = client.cookie
+        try await nodes[1].request(client) { $0[.count] = 8 }
+        for node in nodes { await node.poll() }
+        try await cluster.store.loseMemory()
+        await nodes[0].poll()
+        // The directory is there again for long enough to go by it.
+        cluster.clock.advance(by: .milliseconds(500))
+        await nodes[0].poll()
+        nodes[0].store.next(.get, on: "b").runsFirst { await nodes[1].poll() }
+        // Nobody has to be asked, or waited for.
+        try await nodes[0].request(Client(), cookie: old) { #expect($0[.count] == 8) }
+    }
+
     @Test func `a copy that was on its way when the memory was lost is waited for`() async throws {
         let cluster = Cluster()
         let nodes = try await members("a", "b", in: cluster)
