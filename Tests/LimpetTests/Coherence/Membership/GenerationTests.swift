@@ -81,7 +81,7 @@ struct GenerationTests {
         try await nodes[0].request(client) { $0[.user] = "ann" }
         try await nodes[1].sessions.cluster.clear()
         await nodes[0].membership.beat()
-        try await cluster.whilePolling([]) {
+        try await cluster.whilePolling(nodes) {
             try await nodes[0].request(client) { #expect($0.isNew) }
         }
     }
