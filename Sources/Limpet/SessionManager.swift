@@ -194,7 +194,7 @@ public final class SessionManager: Service {
     }
 
     /// Asks once what others have changed, as ``run()`` does all the time.
-    func poll() async { await coherence.pollAll() }
+    package func poll() async { await coherence.pollAll() }
 
     /// Delivers what waits for the store, as ``run()`` does when the store is back.
     func deliver() async { await coherence.deliverUnsent() }
