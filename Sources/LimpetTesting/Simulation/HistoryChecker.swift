@@ -296,6 +296,13 @@ extension HistoryChecker {
         return self[number].answered > self[renamed].invoked
     }
 
+    /// Whether an id may have been given up by a request that nobody knows the outcome of.
+    private func mayBeOldID(_ id: String?, _ session: SessionIndex.Session) -> Bool {
+        session.operations.contains { number in
+            self[number].rotates && self[number].outcome != .answered && self[number].presented == id
+        }
+    }
+
     private mutating func checkFound(_ reader: Int, _ session: SessionIndex.Session) {
         let read = self[reader]
         if readsPast(reader, session), let renamed = read.presented.flatMap({ session.renamed[$0] }) {
@@ -325,6 +332,15 @@ extension HistoryChecker {
                 })
             {
                 verdict.excuse(.justCleared)
+                continue
+            }
+            if !other.found, isForgottenTwice(session, before: other.answered) {
+                verdict.excuse(.forgottenTwice)
+                continue
+            }
+            if !other.found, mayBeOldID(read.presented, session) {
+                // Nodes count its last seconds by their own clocks.
+                verdict.excuse(.endUnknown)
                 continue
             }
             if !other.found, other.presented == read.presented, number != session.creation, isKnown {

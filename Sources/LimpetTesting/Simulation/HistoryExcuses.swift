@@ -97,11 +97,15 @@ extension HistoryChecker {
     }
 
     func hasMoved(_ session: SessionIndex.Session, before loss: History.Loss) -> Bool {
-        let begun = session.operations.filter { self[$0].invoked <= loss.time }
+        // Where every node may have a copy, only who changes something becomes home.
+        let begun = session.operations.filter {
+            self[$0].invoked <= loss.time && (!bounds.isLinearizable || self[$0].isChange)
+        }
         var nodes = Set(begun.filter { self[$0].finished + bounds.watch >= loss.begin }.map { self[$0].node })
-        if let last = begun.filter({ self[$0].finished + bounds.watch < loss.begin })
-            .max(by: { self[$0].finished < self[$1].finished })
-        {
+        // The last one before may have read an old copy, and been on another node than the last one that changed something.
+        let before = begun.filter { self[$0].finished + bounds.watch < loss.begin }
+        for earlier in [before, before.filter { self[$0].isChange }] {
+            guard let last = earlier.max(by: { self[$0].finished < self[$1].finished }) else { continue }
             nodes.insert(self[last].node)
         }
         return nodes.count > 1
@@ -122,4 +126,8 @@ extension HistoryChecker {
         }
     }
 
+}
+
+extension History.Operation {
+    fileprivate var isChange: Bool { !writes.isEmpty || invalidates || rotates || limit != nil }
 }

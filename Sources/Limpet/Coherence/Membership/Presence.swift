@@ -99,7 +99,8 @@ struct PeerSighting: Sendable {
 
     func standing(at now: UInt64, lease: UInt64) -> Standing {
         guard let quietSince else { return .unsure }
-        if now &- quietSince >= lease { return .lapsed }
+        // Somebody who asked later may have had the answer earlier.
+        if now > quietSince, now - quietSince >= lease { return .lapsed }
         return isThere ? .alive : .unsure
     }
 }
