@@ -18,8 +18,9 @@ struct ClientHistory {
     /// What is broken, each with the requests that show it.
     func violations() -> [String] {
         // Who asked and learnt nothing shows nothing, and there are thousands of them while the store is gone.
-        let sorted = requests.filter { $0.isAnswered || ![.read, .session].contains($0.kind) }
-            .sorted { $0.begin < $1.begin }
+        let sorted = requests.filter { request in
+            request.isAnswered || ![.read, .session].contains(request.kind) || request.client >= Self.final
+        }.sorted { $0.begin < $1.begin }
         let unexpected = requests.filter { ![200, 204, 404, 503, nil].contains($0.status) }
         let jars = Dictionary(grouping: sorted, by: \.jar).mapValues { Set($0.map { $0.client % Self.final }).count }
         var first: [String: String] = [:]
