@@ -326,26 +326,11 @@ extension HistoryChecker {
                 }
                 return violation(.ended, "the session is back, after it was invalidated", number, reader)
             }
-            if !other.found,
-                history.clears.contains(where: {
-                    $0.invoked <= other.answered && read.invoked <= $0.answered + bounds.watch
-                })
-            {
-                verdict.excuse(.justCleared)
-                continue
-            }
-            if !other.found, isForgottenTwice(session, before: other.answered) {
-                verdict.excuse(.forgottenTwice)
-                continue
-            }
-            if !other.found, mayBeOldID(read.presented, session) {
-                // Nodes count its last seconds by their own clocks.
-                verdict.excuse(.endUnknown)
-                continue
-            }
-            if !other.found, other.presented == read.presented, number != session.creation, isKnown {
+            guard !other.found, other.presented == read.presented, number != session.creation, isKnown else { continue }
+            guard let excuse = mayBeBack(reader, after: number, session) else {
                 return violation(.ended, "the session is back, after it was not there", number, reader)
             }
+            verdict.excuse(excuse)
         }
         for clear in history.clears where clear.answered + bounds.watch <= read.invoked {
             guard let creation = session.creation, self[creation].finished <= clear.invoked else { continue }
@@ -358,6 +343,19 @@ extension HistoryChecker {
         if last + limit < read.invoked {
             violation(.ended, "the session is there, after it expired at \(last + limit)", reader)
         }
+    }
+
+    /// Why a client that was told that there is no session may find it after that.
+    private func mayBeBack(_ reader: Int, after other: Int, _ session: SessionIndex.Session) -> Excuse? {
+        let (read, missed) = (self[reader], self[other])
+        if history.clears.contains(where: {
+            $0.invoked <= missed.answered && read.invoked <= $0.answered + bounds.watch
+        }) {
+            return .justCleared
+        }
+        if isForgottenTwice(session, before: missed.answered) { return .forgottenTwice }
+        // Nodes count the last seconds of an old id by their own clocks.
+        return mayBeOldID(read.presented, session) ? .endUnknown : nil
     }
 
     /// The latest moment at which a request can have renewed the session.
