@@ -65,7 +65,7 @@ package struct HistoryChecker {
         var checker = HistoryChecker(
             history: history, bounds: history.bounds, sessions: SessionIndex(history), seen: SeenValues(history))
         for session in checker.sessions.all {
-            if session.renamed.values.contains(where: { checker.mayBeUndone($0, session, before: .never) }) {
+            if session.operations.contains(where: { checker.mayBeUndoneRename($0, session) }) {
                 // Its old id and its new one may be two sessions by now.
                 checker.verdict.excuse(.movedBeforeLoss)
                 continue
@@ -132,7 +132,8 @@ struct SessionIndex {
                 if operation.rotates, operation.found, let old = operation.presented, let session = sessionOf[old] {
                     sessionOf[given] = session
                     all[session].ids.append(given)
-                    all[session].renamed[old] = number
+                    // Twice only if the first was undone.
+                    all[session].renamed[old] = all[session].renamed[old] ?? number
                 } else {
                     sessionOf[given] = all.count
                     all.append(Session(ids: [given], creation: number, operations: [number], renamed: [:]))

@@ -34,7 +34,8 @@ extension HistoryChecker {
     /// Whether the node that was in a session last died before it had listed it for the others.
     private func homeDiedUnlisted(_ session: SessionIndex.Session) -> Bool {
         let done = session.operations.filter {
-            self[$0].outcome == .answered && (self[$0].found || $0 == session.creation) && !readsPast($0, session)
+            let isAnswered = self[$0].outcome == .answered && (self[$0].found || $0 == session.creation)
+            return (isAnswered || isCutByCrash($0)) && !readsPast($0, session)
         }.sorted { self[$0].finished < self[$1].finished }
         // Who reads by an id that was given up does not bring the session home.
         guard let last = done.last else { return true }
@@ -46,6 +47,13 @@ extension HistoryChecker {
         return history.crashes.contains { crash in
             crash.node == node && crash.time >= came && crash.time <= came + bounds.roster
         }
+    }
+
+    /// Whether a request's node died before it was done: it may have brought the session home.
+    private func isCutByCrash(_ number: Int) -> Bool {
+        let operation = self[number]
+        return operation.outcome == .unknown
+            && history.crashes.contains { $0.node == operation.node && $0.time == operation.finished }
     }
 
     /// 7: no key outlives its session.

@@ -83,6 +83,12 @@ extension HistoryChecker {
         }
     }
 
+    /// Whether a request gave the session a new id, which a loss of memory may undo.
+    func mayBeUndoneRename(_ number: Int, _ session: SessionIndex.Session) -> Bool {
+        self[number].rotates && self[number].found && self[number].given != nil
+            && mayBeUndone(number, session, before: .never)
+    }
+
     /// Whether the store forgot both of a session's keys, one by one.
     func isForgottenTwice(_ session: SessionIndex.Session, before time: VirtualTime) -> Bool {
         history.losses.contains { epoch in
