@@ -12,6 +12,8 @@ extension SessionCoherence {
         var hasAsked = false
         /// The access time that stood there before they were asked.
         var savedAt: Int64 = 0
+        /// The epoch that stood there.
+        var counter: Epoch?
     }
 
     /// Whether a session that the store does not have should be looked for again.
@@ -35,7 +37,8 @@ extension SessionCoherence {
         let wasSettled = mark != nil && mark == search.settled
         let isSettled: Bool
         if let mark, !wasSettled { isSettled = try await settle(keys.server, mark) } else { isSettled = wasSettled }
-        if search.hasAsked {
+        // Another epoch: somebody has put the session back, and the store has lost it once more.
+        if search.hasAsked, found.counter == search.counter {
             // A node that cannot put it back yet, since a request is in it, says so with a new access time.
             guard isSettled, found.savedAt <= search.savedAt else { throw Self.mayStillCome }
             return !wasSettled
@@ -47,6 +50,7 @@ extension SessionCoherence {
         if asked.isEmpty, !isLost { return !wasSettled }
         search.hasAsked = true
         search.savedAt = found.savedAt
+        search.counter = found.counter
         for name in asked { try await bump(name, keys, asksForRecord: found.counter != nil) }
         for _ in 0..<Self.polls {
             try await clock.sleep(for: configuration.peerPoll)

@@ -355,6 +355,8 @@ extension HistoryChecker {
             return .justCleared
         }
         if isForgottenTwice(session, before: missed.answered) { return .forgottenTwice }
+        let ends = session.operations.filter { mayEnd($0) && self[$0].invoked < missed.answered }
+        if ends.contains(where: { mayBeUndone($0, session, before: read.answered) }) { return .movedBeforeLoss }
         // Nodes count the last seconds of an old id by their own clocks.
         return mayBeOldID(read.presented, session) ? .endUnknown : nil
     }

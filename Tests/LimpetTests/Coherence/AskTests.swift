@@ -74,6 +74,22 @@ struct AskTests {
         }
     }
 
+    @Test func `nor when the store evicts it once more before the visitor has seen that it was put back`() async throws {
+        let cluster = Cluster()
+        let nodes = try await members("a", "b", in: cluster)
+        let client = Client()
+        try await nodes[0].request(client) { $0[.count] = 7 }
+        try await cluster.store.lose("d/")
+        // The first look is the visitor's own; the others are after it asked.
+        nodes[1].store.next(4, .get, on: "d/").runsFirst {
+            do { try await cluster.store.lose("d/") } catch { Issue.record(error) }
+        }
+        try await cluster.whilePolling(nodes) {
+            try await nodes[1].request(client) { #expect($0[.count] == 7) }
+        }
+        #expect(nodes[0].sessions.statistics.republished == 2)
+    }
+
     @Test func `nor after a loss of memory, whoever asks first`() async throws {
         let cluster = Cluster()
         let nodes = try await members("a", "b", "c", in: cluster)
