@@ -276,7 +276,8 @@ extension SessionCoherence {
 
     /// R18: puts a session that the store has lost back from its copy, under an epoch that no other copy has.
     ///
-    /// - Returns: `false` if somebody else's record is there after all: the copy is suspect from then on.
+    /// - Returns: `false` if somebody else's record is there after all: the copy is suspect from then on, and the watch finds out
+    ///   whether it is older, before the store can lose that record, too.
     func republish(_ copy: SessionCopy) async throws(SessionError) -> Bool {
         do {
             let asked = clock.monotonicNanoseconds()
@@ -292,6 +293,7 @@ extension SessionCoherence {
             case .conflict:
                 copy.withState { $0.isSuspect = true }
                 note(.suspected, copy.keys)
+                watch.doubt(copy.keys.server, [copy])
                 return false
             case .stored(let token):
                 copy.withState { state in

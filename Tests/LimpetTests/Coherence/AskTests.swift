@@ -74,7 +74,8 @@ struct AskTests {
         }
     }
 
-    @Test func `nor when the store evicts it once more before the visitor has seen that it was put back`() async throws {
+    @Test func `nor when the store evicts it once more before the visitor has seen that it was put back`() async throws
+    {
         let cluster = Cluster()
         let nodes = try await members("a", "b", in: cluster)
         let client = Client()

@@ -113,6 +113,38 @@ struct LostMemoryTests {
         try await a.request(Client(), cookie: oldCookie) { #expect($0[.count] == 2) }
     }
 
+    @Test func `an old home that finds the session put back by another drops its copy before that is lost, too`()
+        async throws
+    {
+        let cluster = Cluster()
+        let (a, b) = (try cluster.node("a"), try cluster.node("b"))
+        let client = Client()
+        try await a.request(client) { $0[.count] = 1 }
+        try await b.request(client) { $0[.count] = 2 }
+        // Before a has heard that the session moved.
+        for key in ["d/", "v/"] { try await cluster.store.lose(key) }
+        a.store.next(.put, on: "d/").runsFirst {
+            do {
+                try await b.request(client) { $0[.count] = 3 }
+            } catch {
+                Issue.record(error)
+            }
+        }
+        for _ in 0..<2 {
+            await a.poll()
+            cluster.clock.advance(by: .milliseconds(250))
+        }
+        try await cluster.store.lose("d/")
+        try await cluster.store.lose("c/")
+        for _ in 0..<3 {
+            await a.poll()
+            await b.poll()
+            cluster.clock.advance(by: .milliseconds(250))
+        }
+        #expect(a.sessions.statistics.republished == 0)
+        try await b.request(client) { #expect($0[.count] == 3) }
+    }
+
     @Test func `a lost key is noticed when the access time is saved`() async throws {
         let cluster = Cluster()
         let a = try cluster.node("a", saveInterval: .seconds(60))
