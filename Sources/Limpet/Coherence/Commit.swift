@@ -31,6 +31,7 @@ extension SessionCoherence {
     /// next request takes the session over, and its swap fences the late write.
     func send(_ changes: SessionChanges, to copy: SessionCopy, cookieNamesThisNode: Bool) async throws -> Committed {
         let began = clock.monotonicNanoseconds()
+        var raised: Epoch?
         for attempt in 0..<Self.attempts {
             try await pause(before: attempt, since: began)
             var state = copy.snapshot
@@ -39,7 +40,7 @@ extension SessionCoherence {
                 state = copy.snapshot
             }
             if let token = state.token, !state.isSuspect {
-                if try await swap(copy, state, token, changes) { return .stored(merged: false) }
+                if try await swap(copy, state, token, changes, &raised) { return .stored(merged: false) }
                 state = copy.snapshot
             }
             let (stored, token) = try await readData(copy.keys)
@@ -50,14 +51,16 @@ extension SessionCoherence {
                 refused(copy.keys)
                 return .gone(tombstone.reason)
             case .adopt:
-                if let token, try await swap(copy, state, token, changes) { return .stored(merged: false) }
+                if let token, try await swap(copy, state, token, changes, &raised) { return .stored(merged: false) }
             case .merge where !keeps(.r8):
-                if let token, try await swap(copy, state, token, changes) { return .stored(merged: false) }
+                if let token, try await swap(copy, state, token, changes, &raised) { return .stored(merged: false) }
             case .merge(let record):
                 copy.withState { $0.isSuspect = true }
                 if let token, try await merge(copy, record, token, changes) { return .stored(merged: true) }
             case .missing:
-                let counter = try await read(copy.keys).counter
+                var counter = try await read(copy.keys).counter
+                // Raised by this request alone since the copy was made: nobody else has changed the session.
+                if counter == raised, raised?.value == state.record.epoch.value + 1 { counter = state.record.epoch }
                 let may = RepublishRule.mayRepublish(
                     copy: republishable(state), counter: counter, cookieNamesThisNode: cookieNamesThisNode,
                     now: clock.wallMilliseconds())
@@ -79,8 +82,11 @@ extension SessionCoherence {
     }
 
     /// R7: one conditional write under the copy's own epoch. `false` if the store refused it.
+    ///
+    /// - Parameter raised: the epoch that was made for it, where every node may have a copy.
     private func swap(
-        _ copy: SessionCopy, _ state: SessionCopy.State, _ token: StoreToken, _ changes: SessionChanges
+        _ copy: SessionCopy, _ state: SessionCopy.State, _ token: StoreToken, _ changes: SessionChanges,
+        _ raised: inout Epoch?
     ) async throws -> Bool {
         var record = state.current
         changes.apply(to: &record)
@@ -90,6 +96,7 @@ extension SessionCoherence {
         if keeps(.r10) { record.home = node }
         record.epoch = try await raiseEpoch(
             copy.keys, beyond: state.record.epoch, timeToLive: timeToLive(maxInactive: record.maxInactive))
+        raised = record.epoch
         try await bump(state.record.home, copy.keys)
         return try await put(record, since: token, copy: copy, renewsEpoch: renewsEpoch)
     }

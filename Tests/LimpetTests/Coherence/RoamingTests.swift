@@ -86,6 +86,44 @@ struct RoamingTests {
         for node in nodes { try await node.request(Client(), cookie: cookie) { #expect($0[.count] == 1) } }
     }
 
+    @Test(arguments: [["d/"], ["d/", "v/"]])
+    func `R18: a home whose record is lost while it commits puts it back, and knows the epoch that it raised itself`(
+        lost: [String]
+    ) async throws {
+        let cluster = Cluster(tellsTokens: true)
+        let nodes = try nodes(cluster)
+        let client = Client()
+        try await nodes[0].request(client) { $0[.count] = 1 }
+        nodes[0].store.next(.put, on: "d/").runsFirst {
+            for key in lost {
+                do { try await cluster.store.lose(key) } catch { Issue.record(error) }
+            }
+        }
+        try await nodes[0].request(client) { $0[.count] = 2 }
+        #expect(nodes[0].sessions.statistics.republished == 1)
+        try await nodes[1].request(client) { #expect($0[.count] == 2) }
+    }
+
+    @Test func `R18: a home does not put back what another node has changed while it committed`() async throws {
+        let cluster = Cluster(tellsTokens: true)
+        let nodes = try nodes(cluster)
+        let (a, b) = (nodes[0], nodes[1])
+        let client = Client()
+        try await a.request(client) { $0[.count] = 1 }
+        let cookie = client.cookie
+        a.store.next(.put, on: "d/").runsFirst {
+            do {
+                try await b.request(Client(), cookie: cookie) { $0[.count] = 3 }
+                try await cluster.store.lose("d/")
+            } catch {
+                Issue.record(error)
+            }
+        }
+        let error = await #expect(throws: SessionError.self) { try await a.request(client) { $0[.count] = 2 } }
+        #expect(error?.code == .conflict)
+        #expect(a.sessions.statistics.republished == 0)
+    }
+
     @Test func `every read sees every write that was acknowledged before it, wherever both go`() async throws {
         let cluster = Cluster()
         let nodes = try nodes(cluster)
