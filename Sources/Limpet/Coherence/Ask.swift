@@ -8,8 +8,9 @@ extension SessionCoherence {
         /// The boot mark of the loss that all nodes were known to be through with before the store was read: what they had was
         /// there by then. What is learnt later says nothing about what was read.
         var settled: UInt64?
-        /// The nodes that may have the session were asked to put it back.
-        var hasAsked = false
+        /// The nodes that may have the session and were asked to put it back; `nil` before any was.
+        var asked: Set<String>?
+        var hasAsked: Bool { asked != nil }
         /// The access time that stood there before they were asked.
         var savedAt: Int64 = 0
         /// The epoch that stood there.
@@ -37,22 +38,24 @@ extension SessionCoherence {
         let wasSettled = mark != nil && mark == search.settled
         let isSettled: Bool
         if let mark, !wasSettled { isSettled = try await settle(keys.server, mark) } else { isSettled = wasSettled }
-        // Another epoch: somebody has put the session back, and the store has lost it once more.
-        if search.hasAsked, found.counter == search.counter {
+        // Epoch or access time without a record: it was evicted. A loss that not everybody is through with: it was lost.
+        let isLost = !isSettled || found.counter != nil || found.savedAt != 0
+        let others = try await membership.othersAlive()
+        let mayHave = isLost ? others : others.filter { $0 == cookie.otherNode }
+        // Asked again are those who have joined meanwhile; and all, if somebody has put the session back under another epoch, and
+        // the store has lost it once more.
+        if let asked = search.asked, mayHave.allSatisfy(asked.contains), found.counter == search.counter {
             // A node that cannot put it back yet, since a request is in it, says so with a new access time.
             guard isSettled, found.savedAt <= search.savedAt else { throw Self.mayStillCome }
             return !wasSettled
         }
-        // Epoch or access time without a record: it was evicted. A loss that not everybody is through with: it was lost.
-        let isLost = !isSettled || found.counter != nil || found.savedAt != 0
-        let others = try await membership.othersAlive()
-        let asked = isLost ? others : others.filter { $0 == cookie.otherNode }
-        if asked.isEmpty, !isLost { return !wasSettled }
-        search.hasAsked = true
+        if mayHave.isEmpty, !isLost { return !wasSettled }
+        search.asked = (search.asked ?? []).union(mayHave)
         search.savedAt = found.savedAt
         search.counter = found.counter
-        for name in asked { try await bump(name, keys, asksForRecord: found.counter != nil) }
         for _ in 0..<Self.polls {
+            // Each time: the counters can be lost as well.
+            for name in mayHave { try await bump(name, keys, asksForRecord: found.counter != nil) }
             try await clock.sleep(for: configuration.peerPoll)
             do {
                 if try await store.get(keys.data) != nil { break }

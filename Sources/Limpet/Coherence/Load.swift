@@ -276,9 +276,10 @@ extension SessionCoherence {
 
     /// R18: puts a session that the store has lost back from its copy, under an epoch that no other copy has.
     ///
+    /// - Parameter isSwept: after a loss of the whole memory, when every node looks at all that it has.
     /// - Returns: `false` if somebody else's record is there after all: the copy is suspect from then on, and the watch finds out
     ///   whether it is older, before the store can lose that record, too.
-    func republish(_ copy: SessionCopy) async throws(SessionError) -> Bool {
+    func republish(_ copy: SessionCopy, isSwept: Bool = false) async throws(SessionError) -> Bool {
         do {
             let asked = clock.monotonicNanoseconds()
             var record = copy.snapshot.record
@@ -307,11 +308,23 @@ extension SessionCoherence {
                 note(.republished, copy.keys)
                 if token == nil { refresh.add(copy) }
                 try await make(copy.keys, atLeast: record.epoch, timeToLive: timeToLive)
-                return true
             }
         } catch {
             throw SessionError(error)
         }
+        if !isSwept, !isRoaming { try await tellOthers(copy.keys) }
+        return true
+    }
+
+    /// Another node that takes itself for home, too, learns of what was put back as of a takeover.
+    private func tellOthers(_ keys: SessionStoreKeys) async throws(SessionError) {
+        let others: [String]
+        do {
+            others = try await membership.othersAlive()
+        } catch {
+            throw SessionError(error)
+        }
+        for name in others { try await bump(name, keys) }
     }
 
     /// What R18 needs to know of a copy.

@@ -214,7 +214,7 @@ extension SessionCoherence {
             case .drop:
                 drop(copy)
             case .republish:
-                if try await !putBack(copy) {
+                if try await !putBack(copy, isSwept: doubtful.isSwept) {
                     try await sayBusy(copy)
                     watch.lookAgain(server, doubtful, isBusy: true)
                 }
@@ -243,11 +243,11 @@ extension SessionCoherence {
     /// R18 without a request: in the session's lock, so that no request stores a change beside it.
     ///
     /// - Returns: `false` if a request is in the session.
-    private func putBack(_ copy: SessionCopy) async throws -> Bool {
+    private func putBack(_ copy: SessionCopy, isSwept: Bool) async throws -> Bool {
         guard let lease = locks.tryEnter(copy.id) else { return false }
         defer { extendLifetime(lease) }
         // Whoever has changed or ended it since has put something there, or raised the epoch: the put finds out.
-        if local.find(copy.id) === copy { _ = try await republish(copy) }
+        if local.find(copy.id) === copy { _ = try await republish(copy, isSwept: isSwept) }
         return true
     }
 }

@@ -88,7 +88,36 @@ struct AskTests {
         try await cluster.whilePolling(nodes) {
             try await nodes[1].request(client) { #expect($0[.count] == 7) }
         }
-        #expect(nodes[0].sessions.statistics.republished == 2)
+        #expect(nodes[0].sessions.statistics.republished == 4)
+    }
+
+    @Test func `nor when the counters that ask for it are evicted, too`() async throws {
+        let cluster = Cluster()
+        let nodes = try await members("a", "b", in: cluster)
+        let client = Client()
+        try await nodes[0].request(client) { $0[.count] = 7 }
+        try await cluster.store.lose("d/")
+        // Its root counter tells the home that there is something; what, it does not find.
+        nodes[0].store.next(.get, on: "c/a/").runsFirst {
+            do { try await cluster.store.lose("c/a/") } catch { Issue.record(error) }
+        }
+        try await cluster.whilePolling(nodes) {
+            try await nodes[1].request(client) { #expect($0[.count] == 7) }
+        }
+    }
+
+    @Test func `nor when its home is not known yet, and joins while the others are asked`() async throws {
+        let cluster = Cluster()
+        let b = try await cluster.member("b")
+        // a has begun, and is in nobody's directory yet.
+        let a = try cluster.node("a")
+        let client = Client()
+        try await a.request(client) { $0[.count] = 7 }
+        try await cluster.store.lose("d/")
+        b.store.next(.get, on: "d/", skipping: 1).runsFirst { await a.membership.beat() }
+        try await cluster.whilePolling([a, b]) {
+            try await b.request(client) { #expect($0[.count] == 7) }
+        }
     }
 
     @Test func `nor after a loss of memory, whoever asks first`() async throws {

@@ -145,6 +145,24 @@ struct LostMemoryTests {
         try await b.request(client) { #expect($0[.count] == 3) }
     }
 
+    @Test func `another node that takes itself for home hears of what was put back`() async throws {
+        let cluster = Cluster()
+        let (a, b) = (try await cluster.member("a"), try await cluster.member("b"))
+        await a.membership.beat()
+        let client = Client()
+        try await a.request(client) { $0[.count] = 1 }
+        let oldCookie = client.cookie
+        // b makes the epoch anew, so that a cannot know that the session moved when the record is gone, too.
+        try await cluster.store.lose("v/")
+        try await b.request(client) { $0[.count] = 2 }
+        try await cluster.store.lose("d/")
+        try await a.request(Client(), cookie: oldCookie) { $0[.count] = 3 }
+        cluster.clock.advance(by: .milliseconds(250))
+        await b.poll()
+        #expect(b.sessions.statistics.staleCopiesDropped == 1)
+        try await b.request(client) { #expect($0[.count] == 3) }
+    }
+
     @Test func `a lost key is noticed when the access time is saved`() async throws {
         let cluster = Cluster()
         let a = try cluster.node("a", saveInterval: .seconds(60))

@@ -185,7 +185,7 @@ final class Membership: Sendable {
     /// The names of the other nodes that may be alive, in order; as of a poll ago at most.
     ///
     /// A node whose presence is missing counts until it has been quiet for a whole lease: what the store has lost is no death.
-    func othersAlive() async throws -> [String] {
+    func othersAlive() async throws(StoreError) -> [String] {
         let isFresh = state.withLock { state in
             !state.hasBegun || state.sightedAt.map { clock.monotonicNanoseconds() &- $0 < poll } ?? false
         }
