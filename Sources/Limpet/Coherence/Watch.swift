@@ -80,10 +80,13 @@ extension SessionCoherence {
         } else if root == known.root, !isLost {
             return
         }
-        let (buckets, changed, asked) = try await changedBuckets(server, known, areAllChanged: isRootLost || isLost)
+        var (buckets, changed, asked) = try await changedBuckets(server, known, areAllChanged: isRootLost || isLost)
         if keeps(.r5) { watch.overtakeArrivals(server, changed) }
         if keeps(.r17) {
-            try await compareEpochs(server, local.copies(on: server, in: changed), asked: asked, isSwept: isLost)
+            let copies = local.copies(on: server, in: changed)
+            // Before their epochs are read, so that whoever raises one of these counters from now on is heard by the next poll.
+            try await makeMissing(&buckets, of: copies, server)
+            try await compareEpochs(server, copies, asked: asked, isSwept: isLost)
         }
         watch.learn(server) { known in
             known.root = root
@@ -99,19 +102,28 @@ extension SessionCoherence {
     ) async throws -> (values: [UInt64?], changed: BucketSet, asked: BucketSet) {
         let keys = watch.bucketKeys(server)
         let results = await store.get(keys)
-        var values: [UInt64?] = []
+        let values = try results.map { try $0.get().flatMap { Epoch(ascii: $0.bytes)?.value } }
         var changed = BucketSet()
         var asked = BucketSet()
-        for (bucket, result) in results.enumerated() {
-            let value = try result.get().flatMap { Epoch(ascii: $0.bytes)?.value }
-            // One that was never there, and is not now, has never been raised.
-            if areAllChanged || value != known.buckets[bucket] {
-                changed.insert(bucket)
-                if let value, known.buckets[bucket].map({ value &- $0 >= Self.ask }) ?? true { asked.insert(bucket) }
-            }
-            values.append(value)
+        for (bucket, value) in values.enumerated() {
+            // One that is missing may have been made, raised and evicted since.
+            guard areAllChanged || value == nil || value != known.buckets[bucket] else { continue }
+            changed.insert(bucket)
+            if let value, let before = known.buckets[bucket], value &- before < Self.ask { continue }
+            asked.insert(bucket)
         }
         return (values, changed, asked)
+    }
+
+    /// Makes the counters that are missing and have copies: else these would have to be looked at with each change of another one.
+    private func makeMissing(_ buckets: inout [UInt64?], of copies: [SessionCopy], _ server: Int) async throws {
+        let missing = Set(copies.lazy.map(\.keys.bucket)).filter { buckets[$0] == nil }.sorted()
+        try await withThrowingTaskGroup { group in
+            let keys = watch.bucketKeys(server)
+            let fresh = freshCounter()
+            for bucket in missing { group.addTask { (bucket, try await self.make(keys[bucket], fresh)) } }
+            for try await (bucket, value) in group { buckets[bucket] = value }
+        }
     }
 
     /// R11: puts a number where there is none, and returns what is there.

@@ -34,8 +34,8 @@ extension HistoryChecker {
     /// Whether the node that was in a session last died before it had listed it for the others.
     private func homeDiedUnlisted(_ session: SessionIndex.Session) -> Bool {
         let done = session.operations.filter {
-            let isAnswered = self[$0].outcome == .answered && (self[$0].found || $0 == session.creation)
-            return (isAnswered || isCutByCrash($0)) && !readsPast($0, session)
+            // Who finds the session has it at home, whatever becomes of the request.
+            (self[$0].found || $0 == session.creation || isCutByCrash($0)) && !readsPast($0, session)
         }.sorted { self[$0].finished < self[$1].finished }
         // Who reads by an id that was given up does not bring the session home.
         guard let last = done.last else { return true }

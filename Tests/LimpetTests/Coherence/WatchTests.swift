@@ -34,8 +34,11 @@ struct WatchTests {
         let cluster = Cluster()
         let (a, b) = (try cluster.node("a"), try cluster.node("b"))
         for _ in 0..<300 { try await a.request(Client()) { $0[.count] = 1 } }
-        let client = Client()
+        let (first, client) = (Client(), Client())
+        try await a.request(first) { $0[.count] = 1 }
         try await a.request(client) { $0[.count] = 1 }
+        // With the first change, the counters of all buckets are made.
+        try await b.request(first) { $0[.count] = 2 }
         await a.poll()
         try await b.request(client) { $0[.count] = 2 }
         a.store.forgetCalls()
@@ -147,6 +150,21 @@ struct WatchTests {
         try await a.request(client) { session in
             #expect(session[.count] == 1)
             #expect(session.source == .store)
+        }
+    }
+
+    @Test func `a counter that is evicted before its first change is heard counts as changed`() async throws {
+        let cluster = Cluster()
+        let (a, b) = (try cluster.node("a"), try cluster.node("b"))
+        for _ in 0..<2 {
+            let client = Client()
+            try await a.request(client) { $0[.count] = 1 }
+            await a.poll()
+            let old = client.cookie
+            try await b.request(client) { $0[.count] = 2 }
+            try await cluster.store.lose("c/a/")
+            await a.poll()
+            try await a.request(Client(), cookie: old) { #expect($0[.count] == 2) }
         }
     }
 
