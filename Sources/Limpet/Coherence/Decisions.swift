@@ -130,7 +130,8 @@ enum WatchDecision: Equatable {
             self = .drop
         case .record(let record):
             guard record.home == copy.home, record.epoch == copy.epoch else {
-                self = .drop
+                // What this node wrote itself it is about to hear of: the copy becomes that record.
+                self = record.home == node ? .suspect : .drop
                 return
             }
             self = counter == copy.epoch ? .current : .suspect

@@ -39,6 +39,15 @@ extension HistoryChecker {
         }.sorted { self[$0].finished < self[$1].finished }
         // Who reads by an id that was given up does not bring the session home.
         guard let last = done.last else { return true }
+        // Of those that were there at once, any may have been the last.
+        return done.indices.contains { index in
+            self[done[index]].finished >= self[last].invoked && diedUnlisted(done[...index])
+        }
+    }
+
+    /// - Parameter done: the requests that were in the session, until one whose node may be home.
+    private func diedUnlisted(_ done: ArraySlice<Int>) -> Bool {
+        guard let last = done.last else { return false }
         let node = self[last].node
         // When it came there for the last time.
         let visit = Array(done.reversed().prefix { self[$0].node == node })

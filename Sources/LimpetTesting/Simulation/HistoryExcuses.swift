@@ -103,9 +103,10 @@ extension HistoryChecker {
     }
 
     func hasMoved(_ session: SessionIndex.Session, before loss: History.Loss) -> Bool {
-        // Where every node may have a copy, only who changes something becomes home.
+        // Where every node may have a copy, only who changes something becomes home; or who put it back after another loss.
+        let readsMove = !bounds.isLinearizable || losses(session).contains { $0.time < loss.time }
         let begun = session.operations.filter {
-            self[$0].invoked <= loss.time && (!bounds.isLinearizable || self[$0].isChange)
+            self[$0].invoked <= loss.time && (readsMove || self[$0].isChange)
         }
         var nodes = Set(begun.filter { self[$0].finished + bounds.watch >= loss.begin }.map { self[$0].node })
         // The last one before may have read an old copy, and been on another node than the last one that changed something.
@@ -135,5 +136,8 @@ extension HistoryChecker {
 }
 
 extension History.Operation {
-    fileprivate var isChange: Bool { !writes.isEmpty || invalidates || rotates || limit != nil }
+    /// Whether it may have changed the session.
+    fileprivate var isChange: Bool {
+        outcome != .refused && (!writes.isEmpty || invalidates || rotates || limit != nil)
+    }
 }

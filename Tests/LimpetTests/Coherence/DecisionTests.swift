@@ -55,8 +55,10 @@ struct DecisionTests {
         #expect(look(.record(record()), counter: 5) == .current)
         #expect(look(.record(record()), counter: 6) == .suspect)
         #expect(look(.record(record()), counter: nil) == .suspect)
-        #expect(look(.record(record(epoch: 6)), counter: 6) == .drop)
         #expect(look(.record(record(home: there)), counter: 5) == .drop)
+        #expect(look(.record(record(epoch: 6)), counter: 6, home: there) == .suspect)
+        // Its own, of which the node is about to hear.
+        #expect(look(.record(record(epoch: 6)), counter: 6) == .suspect)
         #expect(look(.tombstone(Tombstone(reason: .expired)), counter: 5) == .drop)
     }
 

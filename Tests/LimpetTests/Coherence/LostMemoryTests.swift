@@ -163,6 +163,25 @@ struct LostMemoryTests {
         try await b.request(client) { #expect($0[.count] == 3) }
     }
 
+    @Test func `a poll does not drop a copy that a request puts back at this moment`() async throws {
+        let cluster = Cluster(tellsTokens: true)
+        let (a, b) = (try cluster.node("a"), try cluster.node("b"))
+        let client = Client()
+        try await a.request(client) { $0[.count] = 1 }
+        try await cluster.store.loseMemory()
+        // The first put finds that there is nothing to swap.
+        let hold = a.store.next(.put, on: "d/", skipping: 1).isHeldAfterEffect()
+        async let answer: Void = a.request(client) { $0[.count] = 2 }
+        await hold.waitUntilHeld()
+        await a.poll()
+        hold.release()
+        try await answer
+        #expect(a.sessions.statistics.staleCopiesDropped == 0)
+        try await cluster.store.loseMemory()
+        await a.poll()
+        try await b.request(client) { #expect($0[.count] == 2) }
+    }
+
     @Test func `a lost key is noticed when the access time is saved`() async throws {
         let cluster = Cluster()
         let a = try cluster.node("a", saveInterval: .seconds(60))
