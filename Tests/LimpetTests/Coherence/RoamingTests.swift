@@ -104,6 +104,33 @@ struct RoamingTests {
         try await nodes[1].request(client) { #expect($0[.count] == 2) }
     }
 
+    @Test func `R17: what a home reads just before another node ends the session is looked at again`()
+        async throws
+    {
+        let cluster = Cluster(tellsTokens: true)
+        let nodes = try nodes(cluster)
+        let (a, b) = (nodes[0], nodes[1])
+        let client = Client()
+        try await a.request(client) { $0[.count] = 1 }
+        let cookie = client.cookie
+        // Between b's raising the epoch, which a hears of, and the end.
+        b.store.next(.put, on: "d/").runsFirst {
+            await a.poll()
+            do {
+                try await a.request(Client(), cookie: cookie) { #expect($0[.count] == 1) }
+            } catch {
+                Issue.record(error)
+            }
+        }
+        try await b.request(client) { $0.invalidate() }
+        cluster.clock.advance(by: .milliseconds(250))
+        await a.poll()
+        #expect(a.sessions.statistics.sessionsInMemory == 0)
+        try await cluster.store.loseMemory()
+        await a.poll()
+        #expect(a.sessions.statistics.republished == 0)
+    }
+
     @Test func `R18: a home does not put back what another node has changed while it committed`() async throws {
         let cluster = Cluster(tellsTokens: true)
         let nodes = try nodes(cluster)
