@@ -49,7 +49,7 @@ bool sweeping[NODES];       /* R19: memory was lost, and this node has not put b
 
 /* A suspect copy whose session has moved or ended: the watch has not looked at it again. */
 #define OUTDATED(q) (copy[q].has && copy[q].suspect == 1 \
-    && (kind == TOMBSTONE || kind == ALIAS || (kind == RECORD && (d.home != q || d.epoch != copy[q].epoch))))
+    && (kind == TOMBSTONE || kind == ALIAS || (kind == RECORD && d.home != q)))
 
 /* R18: whether a missing record may be put back from this copy, by what was seen of v. */
 #ifdef BREAK_R18_MAKING

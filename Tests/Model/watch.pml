@@ -67,7 +67,8 @@ end:
                 outdate_copy(w)
 #else
                 if
-                :: kind == RECORD && d.home == w && d.epoch == copy[w].epoch ->
+                /* Its own, also one that it is about to hear of. */
+                :: kind == RECORD && d.home == w ->
                     if :: copy[w].suspect == 0 -> copy[w].suspect = 1 :: else fi
                 :: else -> outdate_copy(w)
                 fi
