@@ -58,9 +58,8 @@ extension SessionCoherence {
                 copy.withState { $0.isSuspect = true }
                 if let token, try await merge(copy, record, token, changes) { return .stored(merged: true) }
             case .missing:
-                var counter = try await read(copy.keys).counter
-                // Raised by this request alone since the copy was made: nobody else has changed the session.
-                if counter == raised, raised?.value == state.record.epoch.value + 1 { counter = state.record.epoch }
+                let counter = RepublishRule.counter(
+                    try await read(copy.keys).counter, raised: raised, copy: state.record.epoch)
                 let may = RepublishRule.mayRepublish(
                     copy: republishable(state), counter: counter, cookieNamesThisNode: cookieNamesThisNode,
                     now: clock.wallMilliseconds())

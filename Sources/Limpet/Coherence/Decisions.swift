@@ -100,6 +100,12 @@ enum RepublishRule {
         return counter != copy.epoch && counter.incarnation == copy.epoch.incarnation
     }
 
+    /// What a request takes the session's epoch for that it may have raised itself: its own raise, and nobody's since, is no
+    /// change of the copy's session.
+    static func counter(_ counter: Epoch?, raised: Epoch?, copy: Epoch) -> Epoch? {
+        counter == raised && raised?.value == copy.value + 1 ? copy : counter
+    }
+
     /// - Parameter counter: the session's epoch in the store. Missing or of another making: the store's memory was lost.
     ///   The copy's own: the record alone was. Another one of the same making: somebody changed the session since, and this
     ///   copy is not it.

@@ -119,6 +119,7 @@ extension SessionCoherence {
         let arrival = watch.expect(keys)
         var loaded: SessionCopy?
         var search = Search()
+        var raised: Epoch?
         defer { watch.arrived(arrival, loaded) }
         var began = clock.monotonicNanoseconds()
         for attempt in 0..<Self.attempts {
@@ -135,10 +136,13 @@ extension SessionCoherence {
             // A takeover whose outcome nobody knows has left one.
             let copy = attempt == 0 ? copy : local.find(cookie.id) ?? copy
             let copyState = copy?.snapshot
+            let counter =
+                copyState.map { RepublishRule.counter(found.counter, raised: raised, copy: $0.record.epoch) }
+                ?? found.counter
             // Once all who may have a newer copy were asked, this node may put its own back whatever the route says: as the sweep
             // does, which cannot, with a request in the session.
             let decision = LoadDecision(
-                stored: found.stored, counter: found.counter, copy: copyState.map { republishable($0) },
+                stored: found.stored, counter: counter, copy: copyState.map { republishable($0) },
                 cookieNamesThisNode: cookie.namesThisNode || search.hasAsked, now: now, tolerance: expiryTolerance)
             switch decision {
             case .gone(let tombstone):
@@ -152,7 +156,7 @@ extension SessionCoherence {
                     guard try await expire(copy) else { continue }
                     return newCheckout(replacesEnded: true)
                 }
-                if let copy { setAside(copy, counter: found.counter) }
+                if let copy { setAside(copy, counter: counter) }
                 guard try await mayBeElsewhere(cookie, keys, found, &search) else {
                     return newCheckout(replacesEnded: true)
                 }
@@ -178,7 +182,8 @@ extension SessionCoherence {
                     ? try await share(
                         record, found, keys: keys, id: cookie.id, accessedAt: accessedAt, now: now, asked: asked)
                     : try await take(
-                        record, found, keys: keys, cookie: cookie, accessedAt: accessedAt, now: now, asked: asked)
+                        record, found, keys: keys, cookie: cookie, accessedAt: accessedAt, now: now, asked: asked,
+                        &raised)
                 guard let taken else { continue }
                 loaded = taken
                 statistics.loads.add(1)
@@ -202,7 +207,7 @@ extension SessionCoherence {
     /// this node as home. `nil` if the record was changed meanwhile, or nobody knows: read again.
     private func take(
         _ record: SessionRecord, _ found: Found, keys: SessionStoreKeys, cookie: SessionCookie.Presented,
-        accessedAt: Int64, now: Int64, asked: UInt64
+        accessedAt: Int64, now: Int64, asked: UInt64, _ raised: inout Epoch?
     ) async throws -> SessionCopy? {
         guard let token = found.token else { return nil }
         let timeToLive = timeToLive(maxInactive: record.maxInactive)
@@ -210,6 +215,7 @@ extension SessionCoherence {
         let home = record.home
         record.home = node
         record.epoch = try await raiseEpoch(keys, beyond: record.epoch, timeToLive: timeToLive)
+        raised = record.epoch
         try await bump(home, keys)
         record.lastAccessedAt = accessedAt
         record.accessedAt = max(accessedAt, now)

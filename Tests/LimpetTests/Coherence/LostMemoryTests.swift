@@ -182,6 +182,22 @@ struct LostMemoryTests {
         try await b.request(client) { #expect($0[.count] == 2) }
     }
 
+    @Test func `a home that takes its own session over puts it back when the record is evicted meanwhile`() async throws
+    {
+        let cluster = Cluster()
+        let a = try cluster.node("a")
+        let client = Client()
+        try await a.request(client) { $0[.count] = 1 }
+        // Nobody knows whether it was stored: the next request takes the session over.
+        a.store.next(.put, on: "d/").fails(.timeout, mayHaveTakenEffect: true)
+        _ = await #expect(throws: SessionError.self) { try await a.request(client) { $0[.count] = 2 } }
+        a.store.next(.put, on: "d/").runsFirst {
+            do { try await cluster.store.lose("d/") } catch { Issue.record(error) }
+        }
+        try await a.request(client) { #expect($0[.count] == 1) }
+        #expect(a.sessions.statistics.republished == 1)
+    }
+
     @Test func `a lost key is noticed when the access time is saved`() async throws {
         let cluster = Cluster()
         let a = try cluster.node("a", saveInterval: .seconds(60))
