@@ -109,8 +109,12 @@ extension SessionCoherence {
             // One that is missing may have been made, raised and evicted since.
             guard areAllChanged || value == nil || value != known.buckets[bucket] else { continue }
             changed.insert(bucket)
-            if let value, let before = known.buckets[bucket], value &- before < Self.ask { continue }
-            asked.insert(bucket)
+            switch (known.buckets[bucket], value) {
+            // Whoever asked there does so again, and it is made by then.
+            case (nil, nil): break
+            case (let before?, let value?) where value &- before < Self.ask: break
+            default: asked.insert(bucket)
+            }
         }
         return (values, changed, asked)
     }
