@@ -121,13 +121,17 @@ func measureOperations() async throws {
 
 // MARK: Takeovers
 
+/// The first nodes of a cluster wait for others before they serve.
+func beginCluster(_ a: Node, _ b: Node) async throws {
+    var first = Client()
+    try await a.write(&first)
+    try await b.request(&first)
+}
+
 func measureTakeovers() async throws {
     let (a, b) = (try Node("a", memcached: memcached.address), try Node("b", memcached: memcached.address))
     try await running(a, b) {
-        // The first node of a cluster waits for others before it serves.
-        var first = Client()
-        try await a.write(&first)
-        try await b.request(&first)
+        try await beginCluster(a, b)
         var times: [Duration] = []
         for _ in 0..<1000 {
             var client = Client()
@@ -143,6 +147,7 @@ func measureTakeovers() async throws {
 func measureDrops() async throws {
     let (a, b) = (try Node("a", memcached: memcached.address), try Node("b", memcached: memcached.address))
     try await running(a, b) {
+        try await beginCluster(a, b)
         var times: [Duration] = []
         for _ in 0..<100 {
             var client = Client()
