@@ -277,7 +277,7 @@ extension SessionCoherence {
             state: .init(
                 record: record, token: found.token, verifiedAt: asked, savedAt: max(record.createdAt, found.savedAt)))
         local.insert(copy)
-        // Somebody has raised the epoch, has told this node, which looked, and is about to change the record: look again.
+        // Somebody may have raised the epoch, told this node, which looked, and be about to change the record: look again.
         if found.counter != record.epoch { watch.doubt(keys.server, [copy]) }
         return copy
     }

@@ -131,20 +131,22 @@ struct RoamingTests {
         #expect(a.sessions.statistics.republished == 0)
     }
 
-    @Test func `R18: a home does not put back what another node has changed while it committed`() async throws {
+    /// Before the home raises the epoch itself, and after.
+    @Test(arguments: [(StoreCall.Kind.increment, "v/"), (.put, "d/")])
+    func `R18: a home does not put back what another node has changed while it committed`(
+        before kind: StoreCall.Kind, of key: String
+    ) async throws {
         let cluster = Cluster(tellsTokens: true)
         let nodes = try nodes(cluster)
         let (a, b) = (nodes[0], nodes[1])
         let client = Client()
         try await a.request(client) { $0[.count] = 1 }
         let cookie = client.cookie
+        a.store.next(kind, on: key).runsFirst {
+            do { try await b.request(Client(), cookie: cookie) { $0[.count] = 3 } } catch { Issue.record(error) }
+        }
         a.store.next(.put, on: "d/").runsFirst {
-            do {
-                try await b.request(Client(), cookie: cookie) { $0[.count] = 3 }
-                try await cluster.store.lose("d/")
-            } catch {
-                Issue.record(error)
-            }
+            do { try await cluster.store.lose("d/") } catch { Issue.record(error) }
         }
         let error = await #expect(throws: SessionError.self) { try await a.request(client) { $0[.count] = 2 } }
         #expect(error?.code == .conflict)

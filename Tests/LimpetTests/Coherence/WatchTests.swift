@@ -37,7 +37,7 @@ struct WatchTests {
         let (first, client) = (Client(), Client())
         try await a.request(first) { $0[.count] = 1 }
         try await a.request(client) { $0[.count] = 1 }
-        // With the first change, the counters of all buckets are made.
+        // With the first change that a hears of, it makes the counters of all buckets that it has copies in.
         try await b.request(first) { $0[.count] = 2 }
         await a.poll()
         try await b.request(client) { $0[.count] = 2 }

@@ -25,7 +25,7 @@ struct SimulationTests {
 
     @Test func `a scenario that fails is told with no more than it takes to fail`() throws {
         let steps = { (scenario: Scenario) in scenario.plans.reduce(0) { $0 + $1.steps.count } }
-        // What one is left out of runs at other times: it need not fail, and now and then none does.
+        // With something left out, all that follows comes at other times: now and then there is nothing that can be.
         let told = (UInt64(1)...200).lazy.compactMap { seed -> (small: Scenario, point: Violation.Point)? in
             var scenario = Scenario(.timeouts, seed: seed)
             scenario.broken = .r7
