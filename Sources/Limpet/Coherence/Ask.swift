@@ -40,7 +40,7 @@ extension SessionCoherence {
         if let mark, !wasSettled { isSettled = try await settle(keys.server, mark) } else { isSettled = wasSettled }
         // Epoch or access time without a record: it was evicted. A loss that not everybody is through with: it was lost.
         let isLost = !isSettled || found.counter != nil || found.savedAt != 0
-        let others = try await membership.othersAlive()
+        let others = try await othersAlive()
         let mayHave = isLost ? others : others.filter { $0 == cookie.otherNode }
         // Asked again are those who have joined meanwhile; and all, if somebody has put the session back under another epoch, and
         // the store has lost it once more.
@@ -70,9 +70,22 @@ extension SessionCoherence {
         .storeUnavailable, "the store has lost the session, and a node may still put it back")
 
     /// Whether all nodes have put back what a server has lost, if it has ever lost anything. Asked until it is so.
-    private func settle(_ server: Int, _ mark: UInt64) async throws -> Bool {
-        guard try await membership.isEveryoneThrough(server: server, mark: mark) else { return false }
+    private func settle(_ server: Int, _ mark: UInt64) async throws(SessionError) -> Bool {
+        do {
+            guard try await membership.isEveryoneThrough(server: server, mark: mark) else { return false }
+        } catch {
+            throw SessionError(error)
+        }
         watch.settle(server, mark: mark)
         return true
+    }
+
+    /// The names of the other nodes that may be alive.
+    func othersAlive() async throws(SessionError) -> [String] {
+        do {
+            return try await membership.othersAlive()
+        } catch {
+            throw SessionError(error)
+        }
     }
 }

@@ -326,13 +326,7 @@ extension SessionCoherence {
 
     /// Another node that takes itself for home, too, learns of what was put back as of a takeover.
     private func tellOthers(_ keys: SessionStoreKeys) async throws(SessionError) {
-        let others: [String]
-        do {
-            others = try await membership.othersAlive()
-        } catch {
-            throw SessionError(error)
-        }
-        for name in others { try await bump(name, keys) }
+        for name in try await othersAlive() { try await bump(name, keys) }
     }
 
     /// What R18 needs to know of a copy.

@@ -50,6 +50,8 @@ package struct History: Sendable {
         /// The answer took the cookie from the client.
         package var expiredCookie = false
         package var error: String?
+        /// It failed with an error that is none of a session's.
+        package var failsUnexpectedly = false
 
         package init() {}
     }

@@ -20,6 +20,8 @@ package struct Violation: Sendable, CustomStringConvertible {
         case refused
         /// The cluster answers, in the end.
         case progress
+        /// A request without its session fails with an error that says so, and may be tried again.
+        case failures
     }
 
     package let point: Point
@@ -77,6 +79,7 @@ package struct HistoryChecker {
         }
         checker.checkKeys()
         checker.checkProgress()
+        checker.checkFailures()
         return checker.verdict
     }
 

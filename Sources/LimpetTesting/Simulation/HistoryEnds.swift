@@ -97,4 +97,11 @@ extension HistoryChecker {
             violation(.progress, "the cluster does not answer: \(self[number].error ?? "nothing")", number)
         }
     }
+
+    /// No request fails for a reason that its handler does not know.
+    mutating func checkFailures() {
+        for number in history.operations.indices where self[number].failsUnexpectedly {
+            violation(.failures, "no error of a session: \(self[number].error ?? "nothing")", number)
+        }
+    }
 }

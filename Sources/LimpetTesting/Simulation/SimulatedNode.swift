@@ -239,6 +239,9 @@ final class SimulatedNode: Sendable {
             reply = .failure(error.code == .outcomeUnknown ? .unknown : .refused, "\(error)")
         } catch {
             reply = .failure(.refused, "\(error)")
+            // A process that is shut down cancels its requests.
+            let isExpected = process.isDead || error is HandlerFailure || error is CancellationError
+            if !isExpected { recorder.change(request.number) { $0.failsUnexpectedly = true } }
         }
         guard !process.isDead else { return }
         recorder.change(request.number) { $0.finished = loop.now }

@@ -166,6 +166,33 @@ struct AskTests {
         }
     }
 
+    @Test(arguments: ["m", "n/a"])
+    func `a store that fails while the others are asked is an error of the session's`(key: String) async throws {
+        let cluster = Cluster()
+        let nodes = try await members("a", "b", in: cluster)
+        let client = Client()
+        try await nodes[0].request(client) { $0[.count] = 7 }
+        try await cluster.store.loseMemory()
+        nodes[1].store.next(100, .get, on: key).fails(.connectionLost)
+        await #expect(throws: SessionError.self) {
+            try await nodes[1].request(Client(), cookie: client.cookie) { _ in }
+        }
+    }
+
+    @Test func `nor is it another error when who is asked cannot be found out`() async throws {
+        let cluster = Cluster()
+        let nodes = try await members("a", "b", in: cluster)
+        let client = Client()
+        try await nodes[0].request(client) { $0[.count] = 7 }
+        try await cluster.store.lose("d/")
+        // What is known of the others is too old to go by.
+        cluster.clock.advance(by: .milliseconds(250))
+        nodes[1].store.next(100, .get, on: "n/a").fails(.connectionLost)
+        await #expect(throws: SessionError.self) {
+            try await nodes[1].request(Client(), cookie: client.cookie) { _ in }
+        }
+    }
+
     @Test func `what is put back between the look at the store and the news of it is found`() async throws {
         let cluster = Cluster()
         let nodes = try await members("a", "b", in: cluster)

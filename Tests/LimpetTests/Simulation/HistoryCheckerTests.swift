@@ -277,6 +277,14 @@ struct HistoryCheckerTests {
 
     // MARK: What memory that is lost excuses, and what not
 
+    @Test func `a request fails with an error of the session's`() {
+        var story = Story()
+        story.request(at: 1, outcome: .refused)
+        #expect(story.points.isEmpty)
+        story.request(at: 2, outcome: .refused) { $0.failsUnexpectedly = true }
+        #expect(story.points == [.failures])
+    }
+
     @Test func `what moved within the last poll before memory was lost may be undone`() {
         var story = Story()
         story.request(at: 1, node: "b", reads: ["x": 1], writes: [History.Write("x", 2)])

@@ -161,7 +161,7 @@ final class Membership: Sendable {
 
     /// Whether every node of the cluster has put back what it is home of, after this server's loss of memory: it says so
     /// itself, or it is gone.
-    func isEveryoneThrough(server: Int, mark: UInt64) async throws -> Bool {
+    func isEveryoneThrough(server: Int, mark: UInt64) async throws(StoreError) -> Bool {
         guard state.withLock({ $0.hasBegun }) else { return true }
         if let failure = await look() { throw failure }
         let now = clock.monotonicNanoseconds()
