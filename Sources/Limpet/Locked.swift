@@ -13,19 +13,19 @@
 /// It is the standard library's `Mutex`; under the thread sanitizer (`LIMPET_THREAD_SANITIZER`) a lock of the system: the
 /// sanitizer cannot see into a contended `Mutex`, which waits in code that is not instrumented, and reports races that are
 /// none.
-package struct Locked<Value>: ~Copyable, Sendable {
+package struct Locked<Value: ~Copyable>: ~Copyable, Sendable {
     #if LIMPET_THREAD_SANITIZER
         @usableFromInline let storage: SystemLock<Value>
 
         /// Guards a value.
-        package init(_ value: sending Value) {
+        package init(_ value: consuming sending Value) {
             storage = SystemLock(value)
         }
     #else
         @usableFromInline let storage: Mutex<Value>
 
         /// Guards a value.
-        @inlinable package init(_ value: sending Value) {
+        @inlinable package init(_ value: consuming sending Value) {
             storage = Mutex(value)
         }
     #endif
@@ -41,11 +41,11 @@ package struct Locked<Value>: ~Copyable, Sendable {
 #if LIMPET_THREAD_SANITIZER
     /// A lock of the system, and what it guards.
     // The value is touched only between lock and unlock.
-    @usableFromInline final class SystemLock<Value>: @unchecked Sendable {
+    @usableFromInline final class SystemLock<Value: ~Copyable>: @unchecked Sendable {
         private let lock = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
         private var value: Value
 
-        init(_ value: sending Value) {
+        init(_ value: consuming sending Value) {
             self.value = value
             let status = pthread_mutex_init(lock, nil)
             precondition(status == 0, "the system has no lock")

@@ -70,6 +70,12 @@ public struct SessionConfiguration: ConfigurationSection, Hashable {
         /// How long a request waits for the session's lock before it is answered with 503. Ten seconds are longer than
         /// a page should take, and shorter than a browser's patience.
         public var timeout = Duration.seconds(10)
+        /// How many requests may wait for one session; more are answered with 503. A browser has some hundred requests open at
+        /// most: so many are an attack, or a handler that hangs.
+        public var maxWaiters = 1024
+        /// What requests do with their sessions, by method and path; the first rule that covers a request counts, and without
+        /// one it may write.
+        public var rules: [SessionAccessRule] = []
     }
 
     /// The store that the nodes share.
@@ -134,6 +140,10 @@ extension SessionConfiguration {
         "whether other sites' requests carry it")
     static let lockTimeoutKey = ConfigurationKey(
         "lock.timeoutMilliseconds", .integer(1...3_600_000), "how long a request waits for its session")
+    static let lockMaxWaitersKey = ConfigurationKey(
+        "lock.maxWaiters", .integer(0...1_000_000), "how many requests may wait for one session; more get 503")
+    static let lockRulesKey = ConfigurationKey(
+        "lock.rules", .texts, "which requests only read their session, or leave it alone; the first that fits counts")
     static let storeKindKey = ConfigurationKey(
         "store.kind", .choice(Store.Kind.allCases.map(\.rawValue)), "where sessions are kept for the other nodes")
     static let storePrefixKey = ConfigurationKey("store.prefix", .text, "how all keys in the store begin")
@@ -147,8 +157,8 @@ extension SessionConfiguration {
     /// The keys of `session`, `lock` and `store`.
     public static let keys = [
         nodeKey, modeKey, maxInactiveKey, saveIntervalKey, peerPollKey, maxRequestKey, contextPathKey, virtualHostKey,
-        cookieNameKey, cookiePathKey, cookieDomainKey, cookieSecureKey, cookieSameSiteKey, lockTimeoutKey, storeKindKey,
-        storePrefixKey, storeTimeoutKey, whenUnavailableKey,
+        cookieNameKey, cookiePathKey, cookieDomainKey, cookieSecureKey, cookieSameSiteKey, lockTimeoutKey,
+        lockMaxWaitersKey, lockRulesKey, storeKindKey, storePrefixKey, storeTimeoutKey, whenUnavailableKey,
     ]
 
     /// Reads `session`, `lock` and `store`; a key that is not there keeps its default.
@@ -168,6 +178,10 @@ extension SessionConfiguration {
         cookie.sameSite =
             try await config.text(Self.cookieSameSiteKey).flatMap(Cookie.SameSite.init) ?? cookie.sameSite
         lock.timeout = try await config.integer(Self.lockTimeoutKey).map { .milliseconds($0) } ?? lock.timeout
+        lock.maxWaiters = try await config.integer(Self.lockMaxWaitersKey) ?? lock.maxWaiters
+        if let rules = try await config.texts(Self.lockRulesKey) {
+            lock.rules = try rules.map { rule throws(ConfigurationError) in try SessionAccessRule(rule) }
+        }
         store.kind = try await config.text(Self.storeKindKey).flatMap(Store.Kind.init) ?? store.kind
         store.prefix = try await config.text(Self.storePrefixKey) ?? store.prefix
         store.timeout = try await config.integer(Self.storeTimeoutKey).map { .milliseconds($0) } ?? store.timeout

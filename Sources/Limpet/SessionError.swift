@@ -6,7 +6,8 @@ public struct SessionError: Error, Sendable, CustomStringConvertible {
     /// What went wrong. New codes may be added: a `switch` needs a default.
     public struct Code: Sendable, Hashable, CustomStringConvertible {
         private enum Name: String {
-            case lockTimeout, storeUnavailable, outcomeUnknown, conflict, requestTooLong, tooLarge, notEncodable
+            case lockTimeout, tooManyWaiting, storeUnavailable, outcomeUnknown, conflict, requestTooLong, tooLarge
+            case notEncodable, writeNotAllowed, otherSessionEntered
         }
 
         private let name: Name
@@ -16,6 +17,8 @@ public struct SessionError: Error, Sendable, CustomStringConvertible {
 
         /// Other requests held the session for longer than `lock.timeoutMilliseconds`.
         public static let lockTimeout = Self(name: .lockTimeout)
+        /// As many requests as `lock.maxWaiters` allows wait for the session already.
+        public static let tooManyWaiting = Self(name: .tooManyWaiting)
         /// The store could not be asked. It is never taken for "there is no session".
         public static let storeUnavailable = Self(name: .storeUnavailable)
         /// The store did not answer a write: it may have happened.
@@ -28,6 +31,10 @@ public struct SessionError: Error, Sendable, CustomStringConvertible {
         public static let tooLarge = Self(name: .tooLarge)
         /// A value that the handler set cannot be encoded.
         public static let notEncodable = Self(name: .notEncodable)
+        /// The handler wrote a session that its request may only read, or not even that: nothing of what it did is kept.
+        public static let writeNotAllowed = Self(name: .writeNotAllowed)
+        /// The handler asked for another session than the one that its request is in: two that did so could wait for each other.
+        public static let otherSessionEntered = Self(name: .otherSessionEntered)
     }
 
     /// What went wrong.
@@ -61,7 +68,7 @@ public struct SessionError: Error, Sendable, CustomStringConvertible {
     /// The status to answer with: 503 for what may be tried again, 500 for what the application has to mend.
     public var status: HTTPResponse.Status {
         switch code {
-        case .tooLarge, .notEncodable: .internalServerError
+        case .tooLarge, .notEncodable, .writeNotAllowed, .otherSessionEntered: .internalServerError
         default: .serviceUnavailable
         }
     }

@@ -14,12 +14,13 @@ public import ServiceLifecycle
 /// stay one session is told in the article Coherence.
 public final class SessionManager: Service {
     private let cookie: SessionCookie
-    private let locks: SessionLocks
+    let locks: SessionLocks
     let coherence: SessionCoherence
-    private let counters: SessionStatistics
+    let counters: SessionStatistics
     private let metrics: SessionMetrics
     private let clock: any NodeClock
-    private let logger: Logger
+    private let rules: [SessionAccessRule]
+    let logger: Logger
 
     /// Makes the sessions of this node. Nothing is started and no connection made; a manager that does not run (``run()``)
     /// serves requests all the same, but ends no expired session by itself.
@@ -43,14 +44,16 @@ public final class SessionManager: Service {
         try configuration.validate()
         let counters = SessionStatistics()
         cookie = SessionCookie(configuration)
+        self.metrics = SessionMetrics(counters, factory: metrics)
+        rules = configuration.lock.rules
         locks = SessionLocks(
-            timeout: configuration.lock.timeout, clock: clock, statistics: counters, excludesOthers: breaking != .r23)
+            configuration.lock, clock: clock, statistics: counters, waits: self.metrics.lockWait,
+            excludesOthers: breaking != .r23)
         coherence = SessionCoherence(
             store: store, configuration: configuration, locks: locks, clock: clock, events: events,
             statistics: counters,
             logger: logger, broken: breaking)
         self.counters = counters
-        self.metrics = SessionMetrics(counters, factory: metrics)
         self.clock = clock
         self.logger = logger
     }
@@ -58,11 +61,14 @@ public final class SessionManager: Service {
     /// This node's name in cookies: `session.node`.
     public var node: String { coherence.node.name }
 
-    /// Runs a handler with the request's session.
+    /// Runs a handler with the request's session, which it may write: no other request of this node is in it meanwhile.
     ///
     /// A request without a session's cookie takes no lock, makes no store call and gets no cookie, until the handler writes a
     /// value. What the handler wrote is acknowledged by the store before this returns, or, while the store is down, kept by
     /// this node until it is back (`store.whenUnavailable`: `local`); a handler that throws changes nothing.
+    ///
+    /// Within the handler, and its child tasks, the same request may ask for its session again: it gets the same `Session`, which
+    /// is stored when the outer handler has returned.
     ///
     /// - Parameters:
     ///   - requestFields: the request's header.
@@ -75,20 +81,75 @@ public final class SessionManager: Service {
         _ responseFields: WritableKeyPath<Response, HTTPFields>,
         _ handler: (Session) async throws -> Response
     ) async throws -> Response {
+        try await withSession(AccessIntent(.write), requestFields, responseFields, handler)
+    }
+
+    /// Runs a handler with the request's session, as the rules of `lock.rules` say: a session that the request may only read, or not
+    /// even that, refuses writes (``Session/access``).
+    ///
+    /// - Parameters:
+    ///   - request: the request's head.
+    ///   - responseFields: where the response has its header.
+    ///   - handler: what uses the session.
+    /// - Throws: as ``withSession(_:_:_:)-(HTTPFields,_,_)``; ``SessionError`` (`writeNotAllowed`) for a handler that wrote where it
+    ///   may not.
+    public nonisolated(nonsending) func withSession<Response>(
+        _ request: HTTPRequest,
+        _ responseFields: WritableKeyPath<Response, HTTPFields>,
+        _ handler: (Session) async throws -> Response
+    ) async throws -> Response {
+        let intent =
+            rules.isEmpty
+            ? AccessIntent(.write)
+            : AccessIntent(rules, method: request.method.rawValue, target: request.path ?? "")
+        return try await withSession(intent, request.headerFields, responseFields, handler)
+    }
+
+    /// Runs a handler with the request's session, which it cannot write, beside other requests that only read.
+    ///
+    /// - Parameters:
+    ///   - requestFields: the request's header.
+    ///   - responseFields: where the response has its header.
+    ///   - handler: what reads the session.
+    /// - Throws: as ``withSession(_:_:_:)-(HTTPFields,_,_)``.
+    public nonisolated(nonsending) func withReadOnlySession<Response>(
+        _ requestFields: HTTPFields,
+        _ responseFields: WritableKeyPath<Response, HTTPFields>,
+        _ handler: (ReadOnlySession) async throws -> Response
+    ) async throws -> Response {
+        try await withSession(AccessIntent(.read), requestFields, responseFields) { session in
+            try await handler(ReadOnlySession(session))
+        }
+    }
+
+    private nonisolated(nonsending) func withSession<Response>(
+        _ intent: AccessIntent, _ requestFields: HTTPFields, _ responseFields: WritableKeyPath<Response, HTTPFields>,
+        _ handler: (Session) async throws -> Response
+    ) async throws -> Response {
         do {
             // 1, 2  Request, cookie: an id that is well-formed; whether it exists, only the store knows.
-            guard let presented = cookie.read(requestFields) else {
-                return try await run(handler, coherence.newCheckout(), nil, waited: .zero, responseFields)
+            let presented = intent.access == .none ? nil : cookie.read(requestFields)
+            let outer = Session.current
+            if intent.access != .none, let entered = Session.entered(of: self, outer) {
+                return try await handler(try entered.nested(presented, intent))
             }
-            // 3  Lock: one request at a time is in the session. The lease's end leaves it, on every path.
-            let lease = try await locks.enter(presented.id)
-            defer { extendLifetime(lease) }
+            guard let presented else {
+                let session = Session(coherence.newCheckout(), nil, nil, intent, manager: self, outer: outer)
+                return try await run(handler, session, responseFields)
+            }
+            // 3  Lock: writers are alone in the session, readers together. The lease's end leaves it, on every path.
+            var lease = try await locks.enter(presented.id, intent.access)
             // 4, 5  Local copy, store: this node's memory if it can be trusted, the store if not.
-            let checkout = try await coherence.checkout(presented) ?? coherence.newCheckout()
-            return try await run(handler, checkout, presented, waited: lease.waited, responseFields)
+            let checkout =
+                intent.access == .read
+                ? try await coherence.checkout(presented, &lease)
+                : try await coherence.checkout(presented, at: lease.enteredAt)
+            let session = Session(
+                checkout ?? coherence.newCheckout(), presented, lease, intent, manager: self, outer: outer)
+            return try await run(handler, session, responseFields)
         } catch let error as SessionError {
-            // An outage is said once, when it begins.
-            let isKnown = (error.cause as? StoreError)?.wasRefused ?? false
+            // An outage is said once, when it begins; a full line is an attack's to fill the log with.
+            let isKnown = (error.cause as? StoreError)?.wasRefused ?? (error.code == .tooManyWaiting)
             logger.log(
                 level: isKnown ? .debug : .warning, "A request could not have its session",
                 metadata: [LogKey.error: "\(error)", LogKey.node: "\(node)"])
@@ -97,20 +158,19 @@ public final class SessionManager: Service {
     }
 
     private nonisolated(nonsending) func run<Response>(
-        _ handler: (Session) async throws -> Response, _ checkout: Checkout, _ presented: SessionCookie.Presented?,
-        waited: Duration, _ responseFields: WritableKeyPath<Response, HTTPFields>
+        _ handler: (Session) async throws -> Response, _ session: Session,
+        _ responseFields: WritableKeyPath<Response, HTTPFields>
     ) async throws -> Response {
-        let session = Session(checkout, lockWait: waited, logger: logger, statistics: counters)
         // 6  Handler: all that it does with the session is synchronous and in memory.
         var response: Response
         do {
-            response = try await handler(session)
+            response = try await Session.$current.withValue(session) { try await handler(session) }
         } catch {
             session.abandon()
             throw error
         }
         // 7  Complete: the store has acknowledged what the client is about to be told.
-        let answer = try await coherence.complete(try session.seal(), checkout, presented)
+        let answer = try await session.complete()
         // 8  Cookie: the id if it is new, the route if the session came home.
         switch answer {
         case .keepCookie: break
@@ -126,7 +186,7 @@ public final class SessionManager: Service {
     /// What the sessions of this node did since it started, and how many are in memory.
     public var statistics: SessionStatisticsSnapshot {
         SessionStatisticsSnapshot(
-            counters, sessionsInMemory: coherence.local.count, sessionsEntered: locks.enteredCount,
+            counters, sessionsInMemory: coherence.local.count, locks: locks.count,
             unsentSessions: coherence.unsent.count)
     }
 
@@ -183,7 +243,7 @@ public final class SessionManager: Service {
     }
 
     private func tellMetricsOnce() {
-        metrics.tell(inMemory: coherence.local.count, entered: locks.enteredCount)
+        metrics.tell(inMemory: coherence.local.count, locks: locks.count)
     }
 
     private var startLine: String {

@@ -59,8 +59,8 @@ struct SessionMetricsTests {
         }
         #expect(counters.count > 20)
         for counter in counters { counter.add(3) }
-        told.tell(inMemory: 0, entered: 0)
-        told.tell(inMemory: 0, entered: 0)
+        told.tell(inMemory: 0, locks: .init())
+        told.tell(inMemory: 0, locks: .init())
         #expect(metrics.counters.count == counters.count)
         for counter in metrics.counters {
             #expect(counter.values == [3], "\(counter.label) \(counter.dimensions)")

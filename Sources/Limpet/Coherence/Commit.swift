@@ -221,8 +221,16 @@ extension SessionCoherence {
     ///
     /// The request read its session rightly, whatever becomes of this: a failure is said in the log and counted, and the next
     /// request tries again.
+    ///
+    /// Requests that read beside each other find that it is due at the same time: one of them saves.
     func saveAccessTime(_ copy: SessionCopy) async {
-        let record = copy.withState { $0.record }
+        let due = copy.withState { state -> SessionRecord? in
+            guard !state.isSavingAccess else { return nil }
+            state.isSavingAccess = true
+            return state.record
+        }
+        guard let record = due else { return }
+        defer { copy.withState { $0.isSavingAccess = false } }
         let timeToLive = timeToLive(maxInactive: record.maxInactive)
         do {
             let bytes = try AccessTime(accessedAt: record.accessedAt).bytes(keys: copy.keys)

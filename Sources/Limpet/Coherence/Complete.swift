@@ -72,7 +72,9 @@ extension SessionCoherence {
             case .gone: return .expireCookie
             }
         case .stays:
-            if checkout.isAccessSaveDue, !isTooLong(checkout) { await saveAccessTime(copy) }
+            if checkout.isAccessSaveDue, !isTooLong(checkout), copy.withState({ isAccessSaveDue($0) }) {
+                await saveAccessTime(copy)
+            }
             // Where any node may be asked the route says who put it there last, so that one may put it back.
             return checkout.routeIsStale && !isRoaming ? .setCookie(copy.id) : .keepCookie
         }

@@ -50,6 +50,7 @@ extension SessionCoherence {
                 Epoch(ascii: entry.bytes).map { "\($0.value)" } ?? "no number"
             },
             copy: local.find(fingerprint.digest).map { explain($0, beside: session) },
+            lock: locks.explain(fingerprint),
             transitions: history.transitions(of: fingerprint.digest))
     }
 

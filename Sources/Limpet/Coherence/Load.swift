@@ -3,27 +3,14 @@ extension SessionCoherence {
     /// Finds the session of a cookie; `nil` if there is none.
     ///
     /// The sticky path ends in this function, without a store call and without suspension.
-    func checkout(_ cookie: SessionCookie.Presented) async throws -> Checkout? {
-        let now = clock.monotonicNanoseconds()
+    ///
+    /// - Parameter now: when the request entered the session's lock, in which it is alone. Monotonic.
+    func checkout(_ cookie: SessionCookie.Presented, at now: UInt64) async throws -> Checkout? {
         guard let copy = local.find(cookie.id) ?? dropped(cookie.id) else {
             return try await load(cookie, copy: nil, startedAt: now)
         }
-        let storeIsDown = isStoreDown(copy.keys)
-        let decision = copy.withState { state in
-            ReadDecision(
-                copy: .init(
-                    home: state.record.home, isSuspect: state.isSuspect, verifiedAt: state.verifiedAt,
-                    hasUnsent: state.unsent != nil),
-                node: node, isRoaming: isRoaming, cookieNamesThisNode: cookie.namesThisNode,
-                watchIsFresh: watch.isFresh(copy.keys.server, now: now), now: now,
-                saveInterval: saveIntervalNanoseconds, storeIsDown: storeIsDown)
-        }
-        switch decision {
+        switch readDecision(copy, cookie, at: now) {
         case .trust:
-            return try await use(copy, cookie, source: .local, startedAt: now)
-        case .verify where !keeps(.r1):
-            return try await use(copy, cookie, source: .local, startedAt: now)
-        case _ where storeIsDown && !keeps(.r25):
             return try await use(copy, cookie, source: .local, startedAt: now)
         case .verify:
             let isCurrent: Bool
@@ -40,6 +27,22 @@ extension SessionCoherence {
         case .deliver:
             return try await deliver(copy, cookie, startedAt: now)
         }
+    }
+
+    func readDecision(_ copy: SessionCopy, _ cookie: SessionCookie.Presented, at now: UInt64) -> ReadDecision {
+        let storeIsDown = isStoreDown(copy.keys)
+        let decision = copy.withState { state in
+            ReadDecision(
+                copy: .init(
+                    home: state.record.home, isSuspect: state.isSuspect, verifiedAt: state.verifiedAt,
+                    hasUnsent: state.unsent != nil),
+                node: node, isRoaming: isRoaming, cookieNamesThisNode: cookie.namesThisNode,
+                watchIsFresh: watch.isFresh(copy.keys.server, now: now), now: now,
+                saveInterval: saveIntervalNanoseconds, storeIsDown: storeIsDown)
+        }
+        if decision == .verify, !keeps(.r1) { return .trust }
+        if storeIsDown, !keeps(.r25) { return .trust }
+        return decision
     }
 
     /// A copy that was dropped with changes that the store has not: it is the only place that has them, and no more than that.
@@ -66,7 +69,7 @@ extension SessionCoherence {
     }
 
     /// R2: whether the copy has the store's epoch.
-    private func verify(_ copy: SessionCopy, at now: UInt64) async throws(SessionError) -> Bool {
+    func verify(_ copy: SessionCopy, at now: UInt64) async throws(SessionError) -> Bool {
         let counter = try await epoch(copy.keys)
         return copy.withState { state in
             guard counter == state.record.epoch || (counter != nil && !keeps(.r2)) else {
@@ -85,6 +88,14 @@ extension SessionCoherence {
     private func use(
         _ copy: SessionCopy, _ cookie: SessionCookie.Presented, source: Session.Source, startedAt: UInt64
     ) async throws -> Checkout? {
+        if let checkout = begin(copy, cookie, source: source, startedAt: startedAt) { return checkout }
+        return try await expire(copy) ? nil : try await checkout(cookie, at: clock.monotonicNanoseconds())
+    }
+
+    /// Starts the request on a copy that is known to be the session; `nil` if the session has expired.
+    func begin(
+        _ copy: SessionCopy, _ cookie: SessionCookie.Presented, source: Session.Source, startedAt: UInt64
+    ) -> Checkout? {
         let now = clock.wallMilliseconds()
         let checkout = copy.withState { state -> Checkout? in
             guard state.expiresAt > now else { return nil }
@@ -95,7 +106,7 @@ extension SessionCoherence {
                     accessedAt: state.record.accessedAt, savedAt: state.savedAt, saveInterval: saveIntervalMilliseconds)
             )
         }
-        guard let checkout else { return try await expire(copy) ? nil : try await self.checkout(cookie) }
+        guard checkout != nil else { return nil }
         switch source {
         case .local: statistics.localHits.add(1)
         case .verified: statistics.verified.add(1)
@@ -111,7 +122,7 @@ extension SessionCoherence {
     }
 
     /// R3: reads the session from the store and brings it home to this node.
-    private func load(
+    func load(
         _ cookie: SessionCookie.Presented, copy: SessionCopy?, startedAt: UInt64
     ) async throws -> Checkout? {
         if copy == nil { try await membership.awaitGeneration() }

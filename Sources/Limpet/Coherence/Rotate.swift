@@ -16,6 +16,9 @@ extension SessionCoherence {
     func rotate(_ copy: SessionCopy, _ changes: SessionChanges, oldIDReadable: Duration) async throws -> Rotated {
         let old = copy.snapshot
         let id = SessionID()
+        // Entered like any other that a request has: nobody knows the id, and so nobody is in.
+        let lease = locks.tryEnter(id)
+        defer { extendLifetime(lease) }
         // R20: of the generation that the session is of. If all end meanwhile, the new id must not outlive them.
         let keys = names.keys(ofDigest: id.digest, generation: copy.keys.generation)
         let fresh = try await plant(renamed(old.record, changes), id: id, keys: keys)

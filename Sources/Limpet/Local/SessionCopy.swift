@@ -17,6 +17,8 @@ final class SessionCopy: Sendable {
         var isSuspect = false
         /// The access time at which the store's times to live were last started anew.
         var savedAt: Int64
+        /// One of the requests that read beside each other saves the access time.
+        var isSavingAccess = false
         /// What requests changed while the store was down: apart from `record`, which is what the store acknowledged.
         var unsent: Unsent?
 

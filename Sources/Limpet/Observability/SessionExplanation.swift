@@ -85,6 +85,18 @@ public struct SessionExplanation: Sendable, Hashable, Codable {
         public var differsFromStore: Bool
     }
 
+    /// Who is in the session on this node.
+    public struct Lock: Sendable, Hashable, Codable {
+        /// Whether they read together, or one of them is alone in it.
+        public var access: SessionAccess
+        /// How many requests are in; the node itself counts as one where it mends or ends the session.
+        public var requests: Int
+        /// For how long, in seconds, they have held it: since it was last free or handed over.
+        public var heldSeconds: Double
+        /// How many requests wait in line.
+        public var waiting: Int
+    }
+
     /// Something that happened to the session on this node.
     public struct Transition: Sendable, Hashable, Codable {
         /// What happened. New kinds may be added.
@@ -145,6 +157,8 @@ public struct SessionExplanation: Sendable, Hashable, Codable {
     public var epochCounter: String?
     /// The copy in the node's memory, if it has one.
     public var copy: Copy?
+    /// Who is in the session on this node; `nil` if nobody is.
+    public var lock: Lock?
     /// What happened to the session on this node, the oldest first, as far as the node remembers: it keeps the last 1,024 of all its
     /// sessions.
     public var transitions: [Transition]
@@ -172,6 +186,11 @@ extension SessionExplanation: CustomStringConvertible {
                     + (copy.differsFromStore ? "not what the store has" : "the same as the store's"))
         } else {
             lines.append("copy here: none")
+        }
+        if let lock {
+            lines.append(
+                "in it here: \(lock.requests) with access \(lock.access), for \(lock.heldSeconds) s; \(lock.waiting) wait"
+            )
         }
         lines += transitions.map { transition in
             "\(Self.text(transition.at)) \(transition.kind)" + (transition.node.map { ", \($0)" } ?? "")

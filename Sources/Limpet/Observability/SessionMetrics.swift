@@ -17,6 +17,10 @@ final class SessionMetrics: Sendable {
     private let lines: Locked<[Line]>
     private let inMemory: Gauge
     private let entered: Gauge
+    private let inside: Gauge
+    private let waiting: Gauge
+    /// How long requests waited in line, however the wait ended; those that did not wait are not told. Told at once.
+    let lockWait: Timer
     /// Whether anybody wants to know.
     let isWanted: Bool
 
@@ -31,6 +35,9 @@ final class SessionMetrics: Sendable {
         isWanted = !(factory is NOOPMetricsHandler)
         inMemory = Gauge(label: "limpet_sessions_in_memory", factory: factory)
         entered = Gauge(label: "limpet_sessions_entered", factory: factory)
+        inside = Gauge(label: "limpet_sessions_requests_inside", factory: factory)
+        waiting = Gauge(label: "limpet_sessions_requests_waiting", factory: factory)
+        lockWait = Timer(label: "limpet_sessions_lock_wait_seconds", factory: factory)
         var all = [
             // Requests that had a session, by where they found it.
             line(statistics.localHits, "found", ("source", "local")),
@@ -51,6 +58,10 @@ final class SessionMetrics: Sendable {
             line(statistics.republished, "republished"),
             line(statistics.failedPolls, "failed_polls"),
             line(statistics.lockWaits, "lock_waits"),
+            // Those of them that were in vain.
+            line(statistics.lockTimeouts, "lock_timeouts"),
+            line(statistics.lockWaitsAbandoned, "lock_waits_abandoned"),
+            line(statistics.lockWaitsRejected, "lock_waits_rejected"),
             line(statistics.undecodable, "undecodable"),
             line(statistics.writesAfterSeal, "writes_after_seal"),
             line(statistics.unknownOutcomes, "unknown_outcomes"),
@@ -71,9 +82,11 @@ final class SessionMetrics: Sendable {
     }
 
     /// Hands over what was counted since the last time.
-    func tell(inMemory: Int, entered: Int) {
+    func tell(inMemory: Int, locks: SessionLocks.Count) {
         self.inMemory.record(inMemory)
-        self.entered.record(entered)
+        entered.record(locks.sessions)
+        inside.record(locks.inside)
+        waiting.record(locks.waiting)
         lines.withLock { lines in
             for index in lines.indices {
                 let value = lines[index].source.value

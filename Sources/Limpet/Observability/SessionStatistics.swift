@@ -43,6 +43,9 @@ final class SessionStatistics: Sendable {
     let memoryLosses = Counter()
     let failedPolls = Counter()
     let lockWaits = Counter()
+    let lockTimeouts = Counter()
+    let lockWaitsAbandoned = Counter()
+    let lockWaitsRejected = Counter()
     let undecodable = Counter()
     let writesAfterSeal = Counter()
     let unknownOutcomes = Counter()
@@ -97,6 +100,12 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
     public var failedPolls = 0
     /// Requests that waited in line for their session.
     public var lockWaits = 0
+    /// Those that waited in vain, for as long as `lock.timeoutMilliseconds`.
+    public var lockTimeouts = 0
+    /// Those that were cancelled while they waited: their clients went away.
+    public var lockWaitsAbandoned = 0
+    /// Those that found the line full (`lock.maxWaiters`).
+    public var lockWaitsRejected = 0
     /// Attributes that could not be decoded as the type that was asked for.
     public var undecodable = 0
     /// Writes that came after the session was sealed, and were refused.
@@ -122,6 +131,10 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
     public var sessionsInMemory = 0
     /// Sessions that a request is in now.
     public var sessionsEntered = 0
+    /// Requests that are in a session now.
+    public var requestsInside = 0
+    /// Requests that wait in line for a session now.
+    public var requestsWaiting = 0
 
     /// Calls of the store by kind; one call may read many keys.
     public struct StoreOperations: Sendable, Hashable, Codable {
@@ -152,7 +165,9 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
         }
     }
 
-    init(_ statistics: SessionStatistics, sessionsInMemory: Int, sessionsEntered: Int, unsentSessions: Int) {
+    init(
+        _ statistics: SessionStatistics, sessionsInMemory: Int, locks: SessionLocks.Count, unsentSessions: Int
+    ) {
         localHits = statistics.localHits.value
         verified = statistics.verified.value
         loads = statistics.loads.value
@@ -171,6 +186,9 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
         memoryLosses = statistics.memoryLosses.value
         failedPolls = statistics.failedPolls.value
         lockWaits = statistics.lockWaits.value
+        lockTimeouts = statistics.lockTimeouts.value
+        lockWaitsAbandoned = statistics.lockWaitsAbandoned.value
+        lockWaitsRejected = statistics.lockWaitsRejected.value
         undecodable = statistics.undecodable.value
         writesAfterSeal = statistics.writesAfterSeal.value
         unknownOutcomes = statistics.unknownOutcomes.value
@@ -181,7 +199,9 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
         storeOperations = StoreOperations(statistics.storeCalls)
         backgroundStoreOperations = StoreOperations(statistics.backgroundStoreCalls)
         self.sessionsInMemory = sessionsInMemory
-        self.sessionsEntered = sessionsEntered
+        sessionsEntered = locks.sessions
+        requestsInside = locks.inside
+        requestsWaiting = locks.waiting
         self.unsentSessions = unsentSessions
     }
 }

@@ -1,38 +1,21 @@
-import DequeModule
+import Metrics
 import Synchronization
 
-/// The locks of this node's sessions: one request at a time is in a session, first come, first served.
+/// The locks of this node's sessions: readers together, writers alone, first come, first served. ``LockLine`` decides who is in.
 ///
-/// ```
-///           enter, nobody in               exit, nobody waits
-///   free ─────────────────────▶ entered ──────────────────────▶ free
-///                                 │  ▲
-///           enter: wait in line   │  │  exit: the first in line is in
-///                                 ▼  │
-///                              entered + line ── timeout, cancelled: leaves the line
-/// ```
-///
-/// An entry exists only while somebody is in: the table of an idle node is empty.
+/// An entry exists only while somebody is in: the table of an idle node is empty. A waiter leaves its line when it is let in,
+/// when its time is over, or when it is cancelled; whichever comes first takes it out of the line, and so is the only one
+/// that wakes it.
 final class SessionLocks: Sendable {
-    private struct Waiter {
-        let number: UInt64
-        let continuation: CheckedContinuation<Void, any Error>
-    }
-
-    /// A session that is entered, and those who wait for it. Made only when somebody has to wait: an entry without a line
-    /// needs no memory of its own.
-    private struct Entered {
-        var line: Deque<Waiter>?
-    }
-
-    private typealias Shard = Locked<[SessionID: Entered]>
+    private typealias Ticket = CheckedContinuation<SessionAccess, any Error>
+    private typealias Line = LockLine<Ticket>
 
     /// Requests of different sessions rarely meet in one of 64, with a thread for each of some ten cores.
     private static let shardCount = 64
 
     private final class Shards: Sendable {
         let table: [Box]
-        final class Box: Sendable { let entered = Shard([:]) }
+        final class Box: Sendable { let lines = Locked<[SessionID: Line]>([:]) }
         init() { table = (0..<shardCount).map { _ in Box() } }
         subscript(id: SessionID) -> Box { table[Int(truncatingIfNeeded: id.spread) & (shardCount - 1)] }
     }
@@ -41,111 +24,193 @@ final class SessionLocks: Sendable {
     private let nextNumber = Atomic<UInt64>(0)
     private let excludesOthers: Bool
     private let timeout: Duration
+    private let maxWaiters: Int
     private let clock: any NodeClock
     private let statistics: SessionStatistics
+    private let waits: Timer?
 
-    /// - Parameter excludesOthers: `false` breaks R23, to prove that somebody notices.
-    init(timeout: Duration, clock: any NodeClock, statistics: SessionStatistics, excludesOthers: Bool = true) {
+    /// - Parameters:
+    ///   - waits: gets how long each wait took, however it ended.
+    ///   - excludesOthers: `false` breaks R23, to prove that somebody notices.
+    init(
+        _ configuration: SessionConfiguration.Lock, clock: any NodeClock, statistics: SessionStatistics,
+        waits: Timer? = nil, excludesOthers: Bool = true
+    ) {
         self.excludesOthers = excludesOthers
-        self.timeout = timeout
+        timeout = configuration.timeout
+        maxWaiters = configuration.maxWaiters
         self.clock = clock
         self.statistics = statistics
+        self.waits = waits
     }
 
     /// Enters a session, or waits in line for it.
     ///
-    /// - Throws: ``SessionError`` (`lockTimeout`), or `CancellationError` if the request is cancelled while it waits.
-    func enter(_ id: SessionID) async throws -> SessionLease {
-        if let lease = tryEnter(id) { return lease }
-        statistics.lockWaits.add(1)
-        let start = clock.monotonicNanoseconds()
-        try await waitInLine(id)
-        return SessionLease(locks: self, id: id, waited: .nanoseconds(clock.monotonicNanoseconds() - start))
+    /// - Throws: ``SessionError`` (`lockTimeout`, `tooManyWaiting`), or `CancellationError` if the request is cancelled while
+    ///   it waits.
+    func enter(_ id: SessionID, _ access: SessionAccess) async throws -> SessionLease {
+        let now = clock.monotonicNanoseconds()
+        if let lease = tryEnter(id, access, at: now) { return lease }
+        var lease = SessionLease(locks: self, id: id, access: .none, enteredAt: now)
+        try await lease.wait(for: access == .read ? .read : .write)
+        return lease
     }
 
-    /// Enters a session if nobody is in.
-    func tryEnter(_ id: SessionID) -> SessionLease? {
-        let entered = shards[id].entered.withLock { table in Self.claim(&table[id]) }
-        return entered || !excludesOthers ? SessionLease(locks: self, id: id, waited: .zero) : nil
-    }
+    /// Enters a session alone, if nobody is in.
+    func tryEnter(_ id: SessionID) -> SessionLease? { tryEnter(id, .write, at: clock.monotonicNanoseconds()) }
 
-    /// Leaves a session: the first in line is in. Only a lease calls it, when it ends.
-    fileprivate func exit(_ id: SessionID) {
-        let next = shards[id].entered.withLock { table in Self.handOver(&table[id]) }
-        next?.continuation.resume()
+    private func tryEnter(_ id: SessionID, _ access: SessionAccess, at now: UInt64) -> SessionLease? {
+        let entered = shards[id].lines.withLock { Self.claim(&$0[id], access, at: now) }
+        return entered || !excludesOthers ? SessionLease(locks: self, id: id, access: access, enteredAt: now) : nil
     }
 
     // With the table's slot as an argument each of these looks the session up once.
 
-    private static func claim(_ slot: inout Entered?) -> Bool {
-        guard slot == nil else { return false }
-        slot = Entered()
+    private static func claim(_ slot: inout Line?, _ access: SessionAccess, at now: UInt64) -> Bool {
+        guard slot == nil else { return slot?.enter(access) ?? false }
+        slot = Line(access, at: now)
         return true
     }
 
-    private static func append(_ waiter: Waiter, to slot: inout Entered?) {
-        if slot?.line == nil { slot?.line = Deque() }
-        slot?.line?.append(waiter)
+    private static func exit(_ slot: inout Line?, _ clock: any NodeClock) -> Line.Admitted {
+        guard let admitted = slot?.exit(at: clock.monotonicNanoseconds) else { return Line.Admitted() }
+        if slot?.isFree == true { slot = nil }
+        return admitted
     }
 
-    private static func handOver(_ slot: inout Entered?) -> Waiter? {
-        if let next = slot?.line?.popFirst() { return next }
-        slot = nil
-        return nil
+    private func wake(_ admitted: Line.Admitted) {
+        for waiter in admitted.waiters { waiter.ticket.resume(returning: admitted.access) }
     }
 
-    /// How many sessions are entered now.
-    var enteredCount: Int { shards.table.reduce(0) { $0 + $1.entered.withLock { $0.count } } }
+    // MARK: For a lease, whose request is in
 
-    /// How many wait for a session now.
-    func lineLength(of id: SessionID) -> Int { shards[id].entered.withLock { $0[id]?.line?.count ?? 0 } }
+    fileprivate func exit(_ id: SessionID) {
+        wake(shards[id].lines.withLock { Self.exit(&$0[id], clock) })
+    }
 
-    private func waitInLine(_ id: SessionID) async throws {
+    fileprivate func becomeExclusive(_ id: SessionID) -> Bool {
+        shards[id].lines.withLock { $0[id]?.becomeExclusive() ?? true } || !excludesOthers
+    }
+
+    fileprivate func becomeShared(_ id: SessionID) {
+        wake(shards[id].lines.withLock { $0[id]?.becomeShared() ?? Line.Admitted() })
+    }
+
+    /// Waits in line. A reader that wants to load is in, and gives that up: it is in again when this returns, and only then.
+    ///
+    /// - Parameter since: when the request began to wait for its session, which is for no longer than the time-out in all.
+    /// - Returns: as what it is in.
+    fileprivate func waitInLine(
+        _ id: SessionID, _ wish: LockLine<CheckedContinuation<SessionAccess, any Error>>.Wish, since: UInt64,
+        waited: Duration
+    ) async throws -> SessionAccess {
+        defer { waits?.recordNanoseconds(Int64(clock.monotonicNanoseconds() &- since)) }
         let number = nextNumber.add(1, ordering: .relaxed).newValue
-        try await withThrowingTaskGroup(of: Void.self) { timer in
+        let left = timeout - waited
+        return try await withThrowingTaskGroup(of: Void.self) { timer in
             // Ends with the wait: the waiter is in, or has left.
             defer { timer.cancelAll() }
-            try await withTaskCancellationHandler {
+            return try await withTaskCancellationHandler {
                 try await withCheckedThrowingContinuation { continuation in
-                    line(up: Waiter(number: number, continuation: continuation), for: id)
+                    line(up: Line.Waiter(number: number, wish: wish, ticket: continuation), for: id, at: since)
                     // Not before: a timer that finds nobody in line would leave somebody there for good.
-                    timer.addTask { await self.leaveInTime(id, number) }
+                    timer.addTask { await self.leaveInTime(id, number, left) }
                 }
             } onCancel: {
-                leave(id, number, with: CancellationError())
+                guard let waiter = takeOut(id, number) else { return }
+                statistics.lockWaitsAbandoned.add(1)
+                waiter.ticket.resume(throwing: CancellationError())
             }
         }
     }
 
-    private func leaveInTime(_ id: SessionID, _ number: UInt64) async {
-        do { try await clock.sleep(for: timeout) } catch { return }  // Cancelled: the wait is over.
-        leave(
-            id, number, with: SessionError(.lockTimeout, "other requests held the session for longer than \(timeout)"))
+    private func leaveInTime(_ id: SessionID, _ number: UInt64, _ left: Duration) async {
+        do { try await clock.sleep(for: left) } catch { return }  // Cancelled: the wait is over.
+        guard let waiter = takeOut(id, number) else { return }
+        statistics.lockTimeouts.add(1)
+        waiter.ticket.resume(
+            throwing: SessionError(.lockTimeout, "other requests held the session for longer than \(timeout)"))
     }
 
-    private func line(up waiter: Waiter, for id: SessionID) {
-        enum Outcome { case entered, cancelled, waiting }
-        let outcome = shards[id].entered.withLock { table -> Outcome in
+    private func line(up waiter: Line.Waiter, for id: SessionID, at now: UInt64) {
+        enum Outcome { case entered, cancelled, full, waiting }
+        let outcome = shards[id].lines.withLock { lines -> Outcome in
             // Cancelled before it stood in line: its cancellation handler has come and gone, or comes to find nobody.
-            if Task.isCancelled { return .cancelled }
-            if Self.claim(&table[id]) { return .entered }
-            Self.append(waiter, to: &table[id])
+            let isCancelled = Task.isCancelled
+            guard waiter.wish != .load else {
+                if lines[id]?.becomeExclusive() ?? true { return .entered }
+                // Others are in beside it, and stay: nobody is let in by that.
+                if isCancelled { _ = Self.exit(&lines[id], clock) } else { lines[id]?.stepBack(waiter) }
+                return isCancelled ? .cancelled : .waiting
+            }
+            if isCancelled { return .cancelled }
+            if Self.claim(&lines[id], waiter.wish == .read ? .read : .write, at: now) { return .entered }
+            guard lines[id].map({ $0.waiting < maxWaiters }) ?? true else { return .full }
+            lines[id]?.append(waiter)
             return .waiting
         }
         switch outcome {
-        case .entered: waiter.continuation.resume()
-        case .cancelled: waiter.continuation.resume(throwing: CancellationError())
+        case .entered: waiter.ticket.resume(returning: waiter.wish == .read ? .read : .write)
+        case .cancelled:
+            statistics.lockWaitsAbandoned.add(1)
+            waiter.ticket.resume(throwing: CancellationError())
+        case .full:
+            statistics.lockWaitsRejected.add(1)
+            waiter.ticket.resume(
+                throwing: SessionError(.tooManyWaiting, "\(maxWaiters) requests wait for the session already"))
         case .waiting: break
         }
     }
 
-    /// Takes a waiter out of its line. One that is in already stays in.
-    private func leave(_ id: SessionID, _ number: UInt64, with error: any Error) {
-        let waiter = shards[id].entered.withLock { table -> Waiter? in
-            guard let index = table[id]?.line?.firstIndex(where: { $0.number == number }) else { return nil }
-            return table[id]?.line?.remove(at: index)
+    /// Takes a waiter out of its line, and lets in whom it held up. One that is in already stays in.
+    private func takeOut(_ id: SessionID, _ number: UInt64) -> Line.Waiter? {
+        guard let (waiter, admitted) = shards[id].lines.withLock({ $0[id]?.leave(number) }) else { return nil }
+        wake(admitted)
+        return waiter
+    }
+}
+
+extension SessionLocks {
+    /// How many sessions are entered, and by how many requests, and how many wait.
+    struct Count: Equatable {
+        var sessions = 0
+        var inside = 0
+        var waiting = 0
+    }
+
+    /// Looks at every session that is entered.
+    var count: Count {
+        shards.table.reduce(into: Count()) { count, shard in
+            shard.lines.withLock { lines in
+                count.sessions += lines.count
+                for line in lines.values {
+                    count.inside += max(1, line.readers)
+                    count.waiting += line.waiting
+                }
+            }
         }
-        waiter?.continuation.resume(throwing: error)
+    }
+
+    /// How many sessions are entered now.
+    var enteredCount: Int { shards.table.reduce(0) { $0 + $1.lines.withLock { $0.count } } }
+
+    /// How many wait for a session now.
+    func lineLength(of id: SessionID) -> Int { shards[id].lines.withLock { $0[id]?.waiting ?? 0 } }
+
+    /// Who is in a session, and who waits; `nil` if nobody is in. Looks at every session that is entered: for people, not for
+    /// requests.
+    func explain(_ fingerprint: SessionFingerprint) -> SessionExplanation.Lock? {
+        for shard in shards.table {
+            // The hash is not made while requests wait for the table.
+            let ids = shard.lines.withLock { Array($0.keys) }
+            guard let id = ids.first(where: { SessionFingerprint($0) == fingerprint }),
+                let line = shard.lines.withLock({ $0[id] })
+            else { continue }
+            return .init(
+                access: line.readers > 0 ? .read : .write, requests: max(1, line.readers),
+                heldSeconds: Double(clock.monotonicNanoseconds() &- line.since) / 1e9, waiting: line.waiting)
+        }
+        return nil
     }
 }
 
@@ -153,17 +218,58 @@ final class SessionLocks: Sendable {
 /// path can forget it or do it twice.
 struct SessionLease: ~Copyable {
     /// The time in line.
-    let waited: Duration
+    private(set) var waited = Duration.zero
+    /// As what the request is in; `none`: it is not in, because a wait failed.
+    private(set) var access: SessionAccess
+    /// When it came in. Monotonic.
+    private(set) var enteredAt: UInt64
     private let locks: SessionLocks
     private let id: SessionID
 
-    fileprivate init(locks: SessionLocks, id: SessionID, waited: Duration) {
+    fileprivate init(locks: SessionLocks, id: SessionID, access: SessionAccess, enteredAt: UInt64) {
         self.locks = locks
         self.id = id
-        self.waited = waited
+        self.access = access
+        self.enteredAt = enteredAt
+    }
+
+    /// A reader that finds nothing to read: to be in alone, so that one of them loads, or, as a reader again, behind somebody
+    /// who was.
+    ///
+    /// - Throws: as ``SessionLocks/enter(_:_:)``; the request is not in any more then.
+    mutating func becomeExclusive() async throws {
+        if locks.becomeExclusive(id) {
+            access = .write
+        } else {
+            access = .none
+            try await wait(for: .load)
+        }
+    }
+
+    /// Goes on as a reader. Readers that stand first in line come in.
+    mutating func becomeShared() {
+        locks.becomeShared(id)
+        access = .read
+    }
+
+    fileprivate mutating func wait(for wish: LockLine<CheckedContinuation<SessionAccess, any Error>>.Wish) async throws
+    {
+        let start = locks.beginWait()
+        access = try await locks.waitInLine(id, wish, since: start, waited: waited)
+        enteredAt = locks.now
+        waited += .nanoseconds(enteredAt &- start)
     }
 
     deinit {
-        locks.exit(id)
+        if access != .none { locks.exit(id) }
+    }
+}
+
+extension SessionLocks {
+    fileprivate var now: UInt64 { clock.monotonicNanoseconds() }
+
+    fileprivate func beginWait() -> UInt64 {
+        statistics.lockWaits.add(1)
+        return now
     }
 }

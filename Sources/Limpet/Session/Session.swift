@@ -25,38 +25,63 @@ public final class Session: Sendable {
     }
 
     /// Where this request found its session.
-    public let source: Source
+    public var source: Source { checkout.source }
     /// The node that owns the session now: this one, except for a session that is stored nowhere yet (`nil`).
-    public let home: String?
+    public var home: String? { checkout.home }
     /// The session's cache version; `nil` for a session that is stored nowhere yet.
-    public let epoch: UInt64?
+    public var epoch: UInt64? { checkout.epoch?.value }
     /// When the session was created.
-    public let createdAt: Date
+    public var createdAt: Date { Date(timeIntervalSince1970: Double(checkout.createdAt) / 1000) }
     /// When the request before this one came; for a new session, when it was created.
-    public let lastAccessedAt: Date
+    public var lastAccessedAt: Date { Date(timeIntervalSince1970: Double(checkout.lastAccessedAt) / 1000) }
     /// How long this request waited in line for its session.
     public let lockWait: Duration
+    /// What this request may do with its session (`lock.rules`). If the handler writes where it may not, the request fails
+    /// (``SessionError/Code/writeNotAllowed``), and nothing is stored.
+    public var access: SessionAccess { intent.access }
 
     /// Whether the request came with an id that was changed a moment ago (``rotateID(oldIDReadable:)``): the session reads as it was
     /// before. If the handler writes, changes the id or ends the session, the answer is 503 (``SessionError/Code/conflict``): the
     /// client has its new cookie by then, and may try again.
-    public let isReadOnly: Bool
+    public var isReadOnly: Bool { checkout.isReadOnly }
 
     /// Whether the session is stored nowhere yet. It will be once a value is written.
     public var isNew: Bool { source == .new }
 
-    private let base: [String: Attribute]
-    private let logger: Logger
-    private let statistics: SessionStatistics
+    let manager: SessionManager
+    /// The session of another manager whose handler asked for this one, or of one that is over.
+    let outer: Session?
+    let presented: SessionCookie.Presented?
+    let intent: AccessIntent
+    private let checkout: Checkout
     private let state: Locked<State>
 
-    private struct State {
+    private struct State: ~Copyable {
+        var written: Written
+        var phase = Phase.open
+        /// Of the session that the client asked for.
+        var lease: SessionLease?
+        /// Of the id that a new session will have.
+        var newLease: SessionLease?
+    }
+
+    private struct Written {
         var id: SessionID?
         var maxInactive: Duration
         var maxInactiveChanged = false
         var changes: [String: Change] = [:]
         var ending = SessionChanges.Ending.stays
-        var isSealed = false
+        /// The first thing that was written and may not be.
+        var refused: String?
+    }
+
+    private enum Phase {
+        case open
+        /// Sealed, and on its way to the store; those wait who want to know what became of it.
+        case completing([CheckedContinuation<Void, Never>])
+        case complete(Result<SessionCoherence.Answer, any Error>)
+        /// The handler failed.
+        case abandoned
     }
 
     private enum Change {
@@ -64,28 +89,32 @@ public final class Session: Sendable {
         case remove
     }
 
-    init(_ checkout: Checkout, lockWait: Duration, logger: Logger, statistics: SessionStatistics) {
-        source = checkout.source
-        isReadOnly = checkout.isReadOnly
-        home = checkout.home
-        epoch = checkout.epoch?.value
-        createdAt = Date(timeIntervalSince1970: Double(checkout.createdAt) / 1000)
-        lastAccessedAt = Date(timeIntervalSince1970: Double(checkout.lastAccessedAt) / 1000)
-        self.lockWait = lockWait
-        base = checkout.attributes
-        self.logger = logger
-        self.statistics = statistics
-        state = Locked(State(id: checkout.id, maxInactive: .milliseconds(checkout.maxInactive)))
+    /// - Parameter lease: the session's, which is left when the request is over or ``release()`` was called; `nil` for a request
+    ///   that came without an id.
+    init(
+        _ checkout: Checkout, _ presented: SessionCookie.Presented?, _ lease: consuming SessionLease?,
+        _ intent: AccessIntent, manager: SessionManager, outer: Session?
+    ) {
+        self.checkout = checkout
+        self.presented = presented
+        self.intent = intent
+        self.manager = manager
+        self.outer = outer
+        lockWait = lease?.waited ?? .zero
+        let written = Written(id: checkout.id, maxInactive: .milliseconds(checkout.maxInactive))
+        state = Locked(State(written: written, lease: lease))
     }
 
     /// The session's id. A new session has one that no client has seen: it is what the session will be stored under.
-    public var id: SessionID {
-        state.withLock { state in
-            if let id = state.id { return id }
-            let id = SessionID()
-            state.id = id
-            return id
-        }
+    public var id: SessionID { state.withLock { id(in: &$0) } }
+
+    private func id(in state: inout State) -> SessionID {
+        if let id = state.written.id { return id }
+        let id = SessionID()
+        state.written.id = id
+        // Whoever is told the id, and asks for it before this request has stored the session, waits for that.
+        if intent.access == .write { state.newLease = manager.locks.tryEnter(id) }
+        return id
     }
 
     /// What stands for the session where its id must not: in logs and databases. It changes with the id.
@@ -93,7 +122,7 @@ public final class Session: Sendable {
 
     /// How long the session lives without a request; `session.maxInactiveSeconds` unless set. At least a millisecond.
     public var maxInactive: Duration {
-        get { state.withLock { $0.maxInactive } }
+        get { state.withLock { $0.written.maxInactive } }
         set {
             write("session.maxInactive") { state in
                 let value = max(newValue, .milliseconds(1))
@@ -106,7 +135,7 @@ public final class Session: Sendable {
 
     /// Reads an attribute, or `nil` if it is not there or cannot be decoded as this type; sets it, or removes it with `nil`.
     public subscript<Value>(key: SessionKey<Value>) -> Value? {
-        get { state.withLock { value(of: key, in: $0) } }
+        get { state.withLock { value(of: key, in: $0.written) } }
         set {
             write(key.name) { state in
                 state.changes[key.name] = newValue.map { .set($0) } ?? .remove
@@ -158,48 +187,120 @@ public final class Session: Sendable {
         write("invalidate") { $0.ending = .ends }
     }
 
-    private func value<Value>(of key: SessionKey<Value>, in state: borrowing State) -> Value? {
+    private func value<Value>(of key: SessionKey<Value>, in state: borrowing Written) -> Value? {
         switch state.changes[key.name] {
         case .set(let value): return value as? Value
         case .remove: return nil
         case nil:
-            return base[key.name]?.value(Value.self) { error in
-                statistics.undecodable.add(1)
-                guard statistics.isFirstFailure(of: key.name) else { return }
-                logger.warning(
+            return checkout.attributes[key.name]?.value(Value.self) { error in
+                manager.counters.undecodable.add(1)
+                guard manager.counters.isFirstFailure(of: key.name) else { return }
+                manager.logger.warning(
                     "A session attribute cannot be decoded and reads as absent",
                     metadata: [LogKey.attribute: "\(key.name)", LogKey.error: "\(type(of: error))"])
             }
         }
     }
 
-    private func write(_ what: String, _ change: (inout State) throws -> Void) rethrows {
-        let isSealed = try state.withLock { state in
-            if !state.isSealed { try change(&state) }
-            return state.isSealed
+    private func write(_ what: String, _ change: (inout Written) throws -> Void) rethrows {
+        let isOpen = try state.withLock { state in
+            guard case .open = state.phase else { return false }
+            guard intent.access == .write else {
+                state.written.refused = state.written.refused ?? what
+                return true
+            }
+            try change(&state.written)
+            return true
         }
-        guard isSealed else { return }
-        statistics.writesAfterSeal.add(1)
-        logger.error(
-            "A session was written after its response had begun: the write is refused",
+        guard !isOpen else { return }
+        manager.counters.writesAfterSeal.add(1)
+        manager.logger.error(
+            "A session was written after its response had begun, or after it was released: the write is refused",
             metadata: [LogKey.attribute: "\(what)"])
     }
 
-    /// The handler failed: nothing of what it did is kept, and the session takes no writes from then on.
-    func abandon() {
-        state.withLock { $0.isSealed = true }
+    // MARK: The end of the request
+
+    /// Lets other requests of the session in before this one is over: stores what the handler has written, and leaves the lock.
+    ///
+    /// For a handler that has done with its session and goes on for a while. The session can still be read, as it was; a later write is
+    /// refused, as one from a body that still streams. What was written stays, also if the handler fails later; a cookie goes out with
+    /// the response. If this throws, the request fails, whatever the handler returns. To call it again does nothing.
+    ///
+    /// - Throws: ``SessionError`` if the session could not be stored.
+    public func release() async throws { _ = try await complete() }
+
+    /// Whether the handler can still do something with the session.
+    var isOpen: Bool {
+        state.withLock { state in
+            guard case .open = state.phase else { return false }
+            return true
+        }
     }
 
-    /// What the request did. The session takes no writes from then on.
-    ///
-    /// - Throws: ``SessionError`` (`notEncodable`), naming the attribute.
-    func seal() throws(SessionError) -> SessionChanges {
-        let state = self.state.withLock { state in
-            state.isSealed = true
-            return state
+    /// Seals the session, stores what the request did, and leaves the lock: once, whoever asks first. Others get what became of it.
+    func complete() async throws -> SessionCoherence.Answer {
+        let isFirst = state.withLock { state in
+            guard case .open = state.phase else { return false }
+            state.phase = .completing([])
+            return true
         }
+        guard isFirst else { return try await outcome() }
+        let result: Result<SessionCoherence.Answer, any Error>
+        do {
+            result = .success(try await manager.coherence.complete(try changes(), checkout, presented))
+        } catch {
+            result = .failure(error)
+        }
+        for waiter in end(.complete(result)) { waiter.resume() }
+        return try result.get()
+    }
+
+    /// The handler failed: nothing of what it did is kept, and the session takes no writes from then on. What was released before
+    /// stays as it is.
+    func abandon() {
+        guard isOpen else { return }
+        _ = end(.abandoned)
+    }
+
+    /// Leaves the session's locks.
+    private func end(_ phase: consuming Phase) -> [CheckedContinuation<Void, Never>] {
+        state.withLock { state in
+            var waiters: [CheckedContinuation<Void, Never>] = []
+            if case .completing(let those) = state.phase { waiters = those }
+            state.phase = phase
+            state.lease = nil
+            state.newLease = nil
+            return waiters
+        }
+    }
+
+    /// Waits for whoever completes the session.
+    private func outcome() async throws -> SessionCoherence.Answer {
+        await withCheckedContinuation { continuation in
+            let isOver = state.withLock { state in
+                guard case .completing(let waiters) = state.phase else { return true }
+                state.phase = .completing(waiters + [continuation])
+                return false
+            }
+            if isOver { continuation.resume() }
+        }
+        let result = state.withLock { state -> Result<SessionCoherence.Answer, any Error>? in
+            guard case .complete(let result) = state.phase else { return nil }
+            return result
+        }
+        // Abandoned: a task that outlives its handler has nothing to release.
+        return try result?.get() ?? .keepCookie
+    }
+
+    /// What the request did.
+    ///
+    /// - Throws: ``SessionError`` (`notEncodable`, naming the attribute; `writeNotAllowed`).
+    private func changes() throws(SessionError) -> SessionChanges {
+        let written = state.withLock { $0.written }
+        if let refused = written.refused { throw intent.error(refused) }
         var changes = SessionChanges()
-        for (name, change) in state.changes {
+        for (name, change) in written.changes {
             switch change {
             case .set(let value):
                 let attribute: Attribute
@@ -211,14 +312,44 @@ public final class Session: Sendable {
                         .notEncodable, "attribute \"\(name)\" cannot be encoded (\(type(of: error)))")
                 }
                 // Equal bytes are no change.
-                if !attribute.hasSameBytes(as: base[name]) { changes.attributes[name] = .some(attribute) }
+                if !attribute.hasSameBytes(as: checkout.attributes[name]) {
+                    changes.attributes[name] = .some(attribute)
+                }
             case .remove:
-                if base[name] != nil { changes.attributes.updateValue(nil, forKey: name) }
+                if checkout.attributes[name] != nil { changes.attributes.updateValue(nil, forKey: name) }
             }
         }
-        if state.maxInactiveChanged { changes.maxInactive = state.maxInactive.milliseconds }
-        changes.newID = changes.attributes.isEmpty ? state.id : id
-        changes.ending = state.ending
+        if written.maxInactiveChanged { changes.maxInactive = written.maxInactive.milliseconds }
+        changes.newID = changes.attributes.isEmpty ? written.id : id
+        changes.ending = written.ending
         return changes
+    }
+}
+
+extension Session {
+    /// The session whose handler this task runs, or is a child of.
+    @TaskLocal static var current: Session?
+
+    /// The session of a manager whose handler this task runs.
+    static func entered(of manager: SessionManager, _ innermost: Session?) -> Session? {
+        var candidate = innermost
+        while let session = candidate {
+            // One that leaves the session alone holds nothing: what its handler asks for in code is a request of its own.
+            if session.manager === manager, session.access != .none, session.isOpen { return session }
+            candidate = session.outer
+        }
+        return nil
+    }
+
+    /// For a handler that asks for its session once more: the same one, which the outer request completes.
+    ///
+    /// - Throws: ``SessionError`` if it asks for another one, or wants to write what it may only read.
+    func nested(_ presented: SessionCookie.Presented?, _ inner: AccessIntent) throws(SessionError) -> Session {
+        guard presented?.id == self.presented?.id || presented?.id == state.withLock({ $0.written.id }) else {
+            throw SessionError(
+                .otherSessionEntered, "a handler asked for another session than the one that its request is in")
+        }
+        if inner.access == .write, access != .write { throw intent.error("its handler asked to write it") }
+        return self
     }
 }

@@ -7,16 +7,20 @@ struct SessionLocksTests {
     private let clock = ManualClock()
     private let statistics = SessionStatistics()
 
-    private func makeLocks() -> SessionLocks {
-        SessionLocks(timeout: .seconds(10), clock: clock, statistics: statistics)
+    private func makeLocks(_ change: (inout SessionConfiguration.Lock) -> Void = { _ in }) -> SessionLocks {
+        var configuration = SessionConfiguration.Lock()
+        configuration.timeout = .seconds(10)
+        change(&configuration)
+        return SessionLocks(configuration, clock: clock, statistics: statistics)
     }
 
     /// Waits in line, and notes when it is in; stays in until it is let go.
     private func enter(
-        _ locks: SessionLocks, _ id: SessionID, note: @escaping @Sendable () -> Void = {}
+        _ locks: SessionLocks, _ id: SessionID, _ access: SessionAccess = .write,
+        note: @escaping @Sendable () -> Void = {}
     ) -> Task<Duration, any Error> {
         Task {
-            let lease = try await locks.enter(id)
+            let lease = try await locks.enter(id, access)
             note()
             return lease.waited
         }
@@ -26,7 +30,7 @@ struct SessionLocksTests {
         let locks = makeLocks()
         let id = SessionID()
         do {
-            let lease = try await locks.enter(id)
+            let lease = try await locks.enter(id, .write)
             #expect(lease.waited == .zero)
             #expect(locks.enteredCount == 1)
         }
@@ -108,7 +112,7 @@ struct SessionLocksTests {
     @Test func `a crowd that comes, waits, leaves and is cancelled excludes each other and leaves nothing behind`()
         async throws
     {
-        let locks = SessionLocks(timeout: .seconds(30), clock: SystemClock(), statistics: statistics)
+        let locks = SessionLocks(SessionConfiguration.Lock(), clock: SystemClock(), statistics: statistics)
         let ids = (0..<4).map { _ in SessionID() }
         let crowd = Crowd()
         try await withThrowingTaskGroup(of: Void.self) { group in
@@ -116,7 +120,7 @@ struct SessionLocksTests {
                 let id = ids[number % 4]
                 group.addTask {
                     let task = Task {
-                        let lease = try await locks.enter(id)
+                        let lease = try await locks.enter(id, .write)
                         #expect(crowd.enter(id) == 1)
                         await Task.yield()
                         crowd.exit(id)

@@ -1,0 +1,132 @@
+import DequeModule
+
+/// Who is in one session, and who waits for it: what ``SessionLocks`` decides by. It exists only while somebody is in.
+///
+/// ```
+///             the last one leaves, a writer is first in line
+///        ┌────────────────────────────────────────────────────┐
+///        │                                                    ▼
+///   shared: readers                                   exclusive: one writer, or one who loads
+///        ▲                                                    │
+///        └────────────────────────────────────────────────────┘
+///             it leaves, readers are first in line; or has loaded, and goes on as a reader
+/// ```
+///
+/// Who comes takes the end of the line unless it can be in at once; a reader behind a waiting writer waits, so that no
+/// writer is starved. Whenever the first in line can be in, it is: it, and if it reads, the readers right behind it.
+struct LockLine<Ticket: Sendable>: Sendable {
+    /// What a request waits for.
+    enum Wish: Sendable {
+        case read
+        case write
+        /// A reader that found nothing to read: to be alone, or to come in behind somebody who was.
+        case load
+    }
+
+    struct Waiter: Sendable {
+        let number: UInt64
+        let wish: Wish
+        let ticket: Ticket
+    }
+
+    /// Those who come in together.
+    struct Admitted: Sendable {
+        var waiters: [Waiter] = []
+        var access = SessionAccess.read
+    }
+
+    /// Readers that are in; 0: one is in alone.
+    private(set) var readers: Int
+    /// Since when those who are in have held the session, one after the other. Monotonic.
+    private(set) var since: UInt64
+    /// Nobody is in any more, and nobody waits.
+    private(set) var isFree = false
+    /// Made only when somebody has to wait: a session without a line needs no memory of its own.
+    private var line: Deque<Waiter>?
+
+    /// - Parameter access: of the first who is in.
+    init(_ access: SessionAccess, at now: UInt64) {
+        readers = access == .read ? 1 : 0
+        since = now
+    }
+
+    var waiting: Int { line?.count ?? 0 }
+
+    /// Lets one more in, if that one would not have to wait.
+    mutating func enter(_ access: SessionAccess) -> Bool {
+        guard access == .read, readers > 0, waiting == 0 else { return false }
+        readers += 1
+        return true
+    }
+
+    mutating func append(_ waiter: Waiter) {
+        if line == nil { line = Deque() }
+        line?.append(waiter)
+    }
+
+    /// One who is in leaves.
+    ///
+    /// - Parameter now: asked only if somebody waits.
+    mutating func exit(at now: () -> UInt64) -> Admitted {
+        if readers > 1 {
+            readers -= 1
+            return Admitted()
+        }
+        guard let first = line?.popFirst() else {
+            isFree = true
+            return Admitted()
+        }
+        since = now()
+        guard first.wish == .read else {
+            readers = 0
+            return Admitted(waiters: [first], access: .write)
+        }
+        readers = 1
+        var admitted = Admitted(waiters: [first])
+        letReadersIn(&admitted)
+        return admitted
+    }
+
+    /// A reader wants to be alone, and is if nobody reads beside it: those in line wait for it anyway.
+    mutating func becomeExclusive() -> Bool {
+        guard readers == 1 else { return false }
+        readers = 0
+        return true
+    }
+
+    /// A reader that is not alone leaves, to be alone as soon as the others have left. It was in before all who wait, and so
+    /// keeps its place before them.
+    mutating func stepBack(_ waiter: Waiter) {
+        readers -= 1
+        if line == nil { line = Deque() }
+        let behind = line?.firstIndex { $0.wish != .load } ?? waiting
+        line?.insert(waiter, at: behind)
+    }
+
+    /// Whoever is alone goes on as a reader.
+    mutating func becomeShared() -> Admitted {
+        readers = 1
+        var admitted = Admitted()
+        letReadersIn(&admitted)
+        return admitted
+    }
+
+    /// Takes a waiter out of the line, and lets in those whom it held up; `nil` if it is not in line.
+    mutating func leave(_ number: UInt64) -> (waiter: Waiter, admitted: Admitted)? {
+        guard let index = line?.firstIndex(where: { $0.number == number }), let waiter = line?.remove(at: index) else {
+            return nil
+        }
+        var admitted = Admitted()
+        if readers > 0 { letReadersIn(&admitted) }
+        return (waiter, admitted)
+    }
+
+    /// The readers that stand first in line.
+    private mutating func letReadersIn(_ admitted: inout Admitted) {
+        while let next = line?.first, next.wish != .write {
+            line?.removeFirst()
+            readers += 1
+            admitted.waiters.append(next)
+        }
+    }
+}
