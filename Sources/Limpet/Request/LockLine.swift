@@ -117,11 +117,11 @@ struct LockLine<Ticket: Sendable>: Sendable {
             return nil
         }
         var admitted = Admitted()
-        if readers > 0 { letReadersIn(&admitted) }
+        if readers > 0, line?.first?.wish != .load { letReadersIn(&admitted) }
         return (waiter, admitted)
     }
 
-    /// The readers that stand first in line.
+    /// The readers that stand first in line, and those who wanted to be alone and may find now what they need.
     private mutating func letReadersIn(_ admitted: inout Admitted) {
         while let next = line?.first, next.wish != .write {
             line?.removeFirst()
