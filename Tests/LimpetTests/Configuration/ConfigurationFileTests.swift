@@ -39,7 +39,7 @@ struct ConfigurationFileTests {
                            "contextPath": "/shop", "virtualHost": "example.org",
                            "cookie": { "name": "sid", "path": "/shop", "domain": "example.org", "secure": true,
                                        "sameSite": "none" } },
-              "lock": { "timeoutMilliseconds": 7 },
+              "lock": { "timeoutMilliseconds": 7, "maxWaiters": 8, "rules": ["none GET /assets/**", "read * /cart"] },
               "store": { "kind": "memcached", "prefix": "p", "timeoutMilliseconds": 9, "whenUnavailable": "reject" } }
             """)
         var expected = SessionConfiguration()
@@ -57,6 +57,8 @@ struct ConfigurationFileTests {
         expected.cookie.secure = true
         expected.cookie.sameSite = .none
         expected.lock.timeout = .milliseconds(7)
+        expected.lock.maxWaiters = 8
+        expected.lock.rules = [try SessionAccessRule("none GET /assets/**"), try SessionAccessRule("read * /cart")]
         expected.store.kind = .memcached
         expected.store.prefix = "p"
         expected.store.timeout = .milliseconds(9)
@@ -71,6 +73,11 @@ struct ConfigurationFileTests {
         #expect(configuration.node == "b")
         #expect(configuration.cookie.secure)
         #expect(configuration.saveInterval == .zero)
+        let rules = try await load(
+            #"{ "lock": { "rules": ["read GET /"] } }"#,
+            environment: ["LOCK_RULES": "none GET /assets/**, read GET /cart"]
+        ).lock.rules
+        #expect(rules.map(\.description) == ["none GET /assets/**", "read GET /cart"])
     }
 
     @Test func `the name of each environment variable is the one that the library reads`() async throws {
@@ -136,6 +143,13 @@ struct ConfigurationFileTests {
             #"{ "store": { "kind": "redis" } }"#,
             "store.kind: \"redis\" cannot be; it must be \"memory\" or \"memcached\""
         ),
+        (
+            #"{ "lock": { "rules": ["read GET /", "read /x"] } }"#,
+            "lock.rules: \"read /x\" cannot be; it must be none, read or write, then a method or *, then a path"
+        ),
+        (#"{ "lock": { "rules": "read GET /" } }"#, "lock.rules: \"read GET /\" cannot be; it must be a list of texts"),
+        (#"{ "lock": { "rules": [5] } }"#, "lock.rules: [5] cannot be; it must be a list of texts"),
+        (#"{ "lock": { "maxWaiters": -1 } }"#, "lock.maxWaiters: -1 cannot be; it must be a whole number from 0"),
         (#"{ "store": { "prefix": "a b" } }"#, "store.prefix: \"a b\" cannot be"),
         (#"[1]"#, "the file must hold one JSON object"),
         (#"{ "session": "#, "not a JSON file"),
