@@ -76,6 +76,19 @@ public struct SessionConfiguration: ConfigurationSection, Hashable {
         /// What requests do with their sessions, by method and path; the first rule that covers a request counts, and without
         /// one it may write.
         public var rules: [SessionAccessRule] = []
+        /// Whom a request keeps out of its session.
+        public var scope = Scope.node
+        /// `cluster`: how long a node counts as alive after its last sign of life; its locks end with it. Five seconds outlast a
+        /// pause of the process, and are how long the sessions of a node that died wait for another one.
+        public var lease = Duration.seconds(5)
+
+        /// Whom a request keeps out of its session.
+        public enum Scope: String, Sendable, Hashable, CaseIterable {
+            /// Other requests on the same node: costs no store operation.
+            case node
+            /// Requests on all nodes.
+            case cluster
+        }
     }
 
     /// The store that the nodes share.
@@ -144,6 +157,11 @@ extension SessionConfiguration {
         "lock.maxWaiters", .integer(0...1_000_000), "how many requests may wait for one session; more get 503")
     static let lockRulesKey = ConfigurationKey(
         "lock.rules", .texts, "which requests only read their session, or leave it alone; the first that fits counts")
+    static let lockScopeKey = ConfigurationKey(
+        "lock.scope", .choice(Lock.Scope.allCases.map(\.rawValue)), "whom a request keeps out of its session")
+    static let lockLeaseKey = ConfigurationKey(
+        "lock.leaseSeconds", .integer(3...60),
+        "scope cluster: how long a node that gives no sign of life keeps its locks")
     static let storeKindKey = ConfigurationKey(
         "store.kind", .choice(Store.Kind.allCases.map(\.rawValue)), "where sessions are kept for the other nodes")
     static let storePrefixKey = ConfigurationKey("store.prefix", .text, "how all keys in the store begin")
@@ -158,7 +176,8 @@ extension SessionConfiguration {
     public static let keys = [
         nodeKey, modeKey, maxInactiveKey, saveIntervalKey, peerPollKey, maxRequestKey, contextPathKey, virtualHostKey,
         cookieNameKey, cookiePathKey, cookieDomainKey, cookieSecureKey, cookieSameSiteKey, lockTimeoutKey,
-        lockMaxWaitersKey, lockRulesKey, storeKindKey, storePrefixKey, storeTimeoutKey, whenUnavailableKey,
+        lockMaxWaitersKey, lockRulesKey, lockScopeKey, lockLeaseKey, storeKindKey, storePrefixKey, storeTimeoutKey,
+        whenUnavailableKey,
     ]
 
     /// Reads `session`, `lock` and `store`; a key that is not there keeps its default.
@@ -182,6 +201,8 @@ extension SessionConfiguration {
         if let rules = try await config.texts(Self.lockRulesKey) {
             lock.rules = try rules.map { rule throws(ConfigurationError) in try SessionAccessRule(rule) }
         }
+        lock.scope = try await config.text(Self.lockScopeKey).flatMap(Lock.Scope.init) ?? lock.scope
+        lock.lease = try await config.integer(Self.lockLeaseKey).map { .seconds($0) } ?? lock.lease
         store.kind = try await config.text(Self.storeKindKey).flatMap(Store.Kind.init) ?? store.kind
         store.prefix = try await config.text(Self.storePrefixKey) ?? store.prefix
         store.timeout = try await config.integer(Self.storeTimeoutKey).map { .milliseconds($0) } ?? store.timeout

@@ -134,18 +134,31 @@ public final class SessionManager: Service {
                 return try await handler(try entered.nested(presented, intent))
             }
             guard let presented else {
-                let session = Session(coherence.newCheckout(), nil, nil, intent, manager: self, outer: outer)
+                let session = Session(coherence.newCheckout(), nil, nil, isInCluster: false, intent, manager: self, outer: outer)
                 return try await run(handler, session, responseFields)
             }
             // 3  Lock: writers are alone in the session, readers together. The lease's end leaves it, on every path.
             var lease = try await locks.enter(presented.id, intent.access)
+            var isInCluster = false
+            if coherence.isClusterLocked {
+                let entrance = try await coherence.enterCluster(presented.id, waited: lease.waited)
+                lease.waited += entrance.waited
+                isInCluster = entrance.isLocked
+            }
             // 4, 5  Local copy, store: this node's memory if it can be trusted, the store if not.
-            let checkout =
-                intent.access == .read
-                ? try await coherence.checkout(presented, &lease)
-                : try await coherence.checkout(presented, at: lease.enteredAt)
+            let checkout: Checkout?
+            do {
+                checkout =
+                    intent.access == .read
+                    ? try await coherence.checkout(presented, &lease)
+                    : try await coherence.checkout(presented, at: lease.enteredAt)
+            } catch {
+                if isInCluster { await coherence.leaveCluster(presented.id) }
+                throw error
+            }
             let session = Session(
-                checkout ?? coherence.newCheckout(), presented, lease, intent, manager: self, outer: outer)
+                checkout ?? coherence.newCheckout(), presented, lease, isInCluster: isInCluster, intent, manager: self,
+                outer: outer)
             return try await run(handler, session, responseFields)
         } catch let error as SessionError {
             // An outage is said once, when it begins; a full line is an attack's to fill the log with.
@@ -166,7 +179,7 @@ public final class SessionManager: Service {
         do {
             response = try await Session.$current.withValue(session) { try await handler(session) }
         } catch {
-            session.abandon()
+            await session.abandon()
             throw error
         }
         // 7  Complete: the store has acknowledged what the client is about to be told.

@@ -56,6 +56,8 @@ extension SessionCoherence {
                 if let token, try await swap(copy, state, token, changes, &raised) { return .stored(merged: false) }
             case .merge(let record):
                 copy.withState { $0.isSuspect = true }
+                // R23: what the handler did, it did to a session that it had alone. What was kept without the store is merged.
+                if isClusterLocked, state.unsent == nil { throw lostLock() }
                 if let token, try await merge(copy, record, token, changes) { return .stored(merged: true) }
             case .missing:
                 let counter = RepublishRule.counter(
@@ -211,6 +213,7 @@ extension SessionCoherence {
     private func renewEpoch(of copy: SessionCopy, accessedAt: Int64, timeToLive: Duration) async {
         do {
             let exists = try await store.touch(copy.keys.epoch, timeToLive: timeToLive)
+            try await renewLock(of: copy, timeToLive: timeToLive)
             noteRenewal(of: copy, accessedAt: accessedAt, keysExist: exists)
         } catch {
             accessTimeNotSaved(error)
@@ -237,6 +240,7 @@ extension SessionCoherence {
             _ = try await store.put(bytes, for: copy.keys.access, timeToLive: timeToLive, if: .always)
             let epochExists = try await store.touch(copy.keys.epoch, timeToLive: timeToLive)
             let recordExists = try await store.touch(copy.keys.data, timeToLive: timeToLive)
+            try await renewLock(of: copy, timeToLive: timeToLive)
             noteRenewal(of: copy, accessedAt: record.accessedAt, keysExist: epochExists && recordExists)
             statistics.accessTimeSaves.add(1)
         } catch {
@@ -346,6 +350,7 @@ extension SessionCoherence {
             local.insert(copy)
             planted = copy
             if token == nil { refresh.add(copy) }
+            if isClusterLocked { await plantLock(id, keys, since: asked, timeToLive: timeToLive) }
             return copy
         } catch let error as StoreError {
             throw SessionError(error)

@@ -24,10 +24,11 @@ enum ReadDecision: Equatable {
     /// - Parameters:
     ///   - watchIsFresh: others' changes were asked for within the last two polls: a node that slept, or that was cut off,
     ///     verifies first.
+    ///   - lockedSince: R23: under the cluster lock, since when this node has held it without a break.
     ///   - storeIsDown: R25: the session's server cannot be asked, and its home answers for it meanwhile.
     init(
         copy: Copy?, node: NodeIdentity, isRoaming: Bool = false, cookieNamesThisNode: Bool, watchIsFresh: Bool,
-        now: UInt64, saveInterval: UInt64, storeIsDown: Bool
+        lockedSince: UInt64 = 0, now: UInt64, saveInterval: UInt64, storeIsDown: Bool
     ) {
         if let copy, copy.hasUnsent, !storeIsDown {
             self = .deliver
@@ -43,7 +44,7 @@ enum ReadDecision: Equatable {
         }
         // With a save interval of 0 no age is young enough.
         if !isRoaming, cookieNamesThisNode, watchIsFresh, let verifiedAt = copy.verifiedAt,
-            now &- verifiedAt < saveInterval
+            now &- verifiedAt < saveInterval, verifiedAt >= lockedSince
         {
             self = .trust
         } else {

@@ -62,7 +62,8 @@ extension SessionCoherence {
                 home: state.record.home, isSuspect: state.isSuspect, verifiedAt: state.verifiedAt,
                 hasUnsent: state.unsent != nil), node: node,
             isRoaming: isRoaming, cookieNamesThisNode: true, watchIsFresh: watch.isFresh(copy.keys.server, now: now),
-            now: now, saveInterval: saveIntervalNanoseconds, storeIsDown: isStoreDown(copy.keys))
+            lockedSince: isClusterLocked ? clusterLocks.heldSince(copy.id, now: now) : 0, now: now,
+            saveInterval: saveIntervalNanoseconds, storeIsDown: isStoreDown(copy.keys))
         var differs = true
         if case .record(let record) = stored {
             differs = record.home != state.record.home || record.epoch != state.record.epoch

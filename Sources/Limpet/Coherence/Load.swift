@@ -37,7 +37,8 @@ extension SessionCoherence {
                     home: state.record.home, isSuspect: state.isSuspect, verifiedAt: state.verifiedAt,
                     hasUnsent: state.unsent != nil),
                 node: node, isRoaming: isRoaming, cookieNamesThisNode: cookie.namesThisNode,
-                watchIsFresh: watch.isFresh(copy.keys.server, now: now), now: now,
+                watchIsFresh: watch.isFresh(copy.keys.server, now: now),
+                lockedSince: isClusterLocked ? clusterLocks.heldSince(cookie.id, now: now) : 0, now: now,
                 saveInterval: saveIntervalNanoseconds, storeIsDown: storeIsDown)
         }
         if decision == .verify, !keeps(.r1) { return .trust }
@@ -143,6 +144,7 @@ extension SessionCoherence {
                 keys = names.keys(of: cookie.id)
                 continue
             }
+            try requireLock(cookie.id, since: asked)
             let now = clock.wallMilliseconds()
             // A takeover whose outcome nobody knows has left one.
             let copy = attempt == 0 ? copy : local.find(cookie.id) ?? copy
@@ -316,6 +318,8 @@ extension SessionCoherence {
                 watch.doubt(copy.keys.server, [copy])
                 return false
             case .stored(let token):
+                // What was lost with the record, perhaps.
+                if isClusterLocked { clusterLocks.lose(copy.id) }
                 copy.withState { state in
                     state.record = record
                     state.token = token

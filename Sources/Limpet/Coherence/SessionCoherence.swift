@@ -35,6 +35,7 @@ final class SessionCoherence: Sendable {
     let events: SessionEvents
     let statistics: SessionStatistics
     let locks: SessionLocks
+    let clusterLocks: ClusterLocks
     let logger: Logger
     private let broken: Rule?
 
@@ -56,9 +57,12 @@ final class SessionCoherence: Sendable {
         watch = PeerWatch(
             servers: store.serverCount, node: node.name, names: names, interval: configuration.peerPoll)
         isRoaming = configuration.mode == .roaming
+        isClusterLocked = configuration.lock.scope == .cluster && broken != .r23
+        clusterLocks = ClusterLocks(lease: configuration.lock.lease)
         membership = Membership(
-            node: node, store: self.store, names: names, local: local, poll: configuration.peerPoll, clock: clock,
-            events: events, logger: logger, broken: broken)
+            node: node, store: self.store, names: names, local: local, poll: configuration.peerPoll,
+            locks: isClusterLocked ? clusterLocks : nil, clock: clock, events: events, statistics: statistics,
+            logger: logger, broken: broken)
         self.clock = clock
         self.events = events
         self.statistics = statistics
@@ -76,6 +80,8 @@ final class SessionCoherence: Sendable {
 
     /// The balancer has no affinity: a session may be used on any node.
     let isRoaming: Bool
+    /// R23: a request keeps others out of its session on all nodes.
+    let isClusterLocked: Bool
     let saveIntervalNanoseconds: UInt64
     /// R25: not in roaming mode, which promises that nothing stale is ever read.
     let servesWithoutStore: Bool

@@ -101,6 +101,16 @@ struct SessionStoreKeys: Sendable {
         access = StoreKey("\(start)a/\(group)", placement: .group(group))
     }
 
+    /// The cluster's lock: the node that holds it. Made when it is needed: most clusters have no such locks.
+    var lock: StoreKey { beside("l") }
+    /// A contender's mark: it wants the lock.
+    var want: StoreKey { beside("w") }
+
+    private func beside(_ kind: String) -> StoreKey {
+        guard case .group(let group) = data.placement else { preconditionFailure("a session's keys are a group") }
+        return StoreKey("\(data.name.dropLast(group.utf8.count + 2))\(kind)/\(group)", placement: data.placement)
+    }
+
     /// Which of a node's change counters stands for the session.
     var bucket: Int { Int(digest[0]) }
 }

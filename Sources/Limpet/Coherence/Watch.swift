@@ -42,6 +42,7 @@ extension SessionCoherence {
             try await compareChanged(server)
             watch.succeeded(server, begunAt: begunAt)
             try await compareDoubtful(server)
+            if isClusterLocked { clusterLocks.forget(at: clock.monotonicNanoseconds()) }
         } catch {
             statistics.failedPolls.add(1)
         }
@@ -68,6 +69,7 @@ extension SessionCoherence {
             logger.notice(
                 "A store's memory was lost; this node puts back the sessions that are at home here",
                 metadata: [LogKey.server: "\(server)"])
+            clusterLocks.loseAll(of: server)
             await membership.memoryLost(server: server)
         }
         if server == 0 {
@@ -82,6 +84,7 @@ extension SessionCoherence {
         }
         var (buckets, changed, asked) = try await changedBuckets(server, known, areAllChanged: isRootLost || isLost)
         if keeps(.r5) { watch.overtakeArrivals(server, changed) }
+        if isClusterLocked { try await compareLocks(server, in: changed) }
         if keeps(.r17) {
             let copies = local.copies(on: server, in: changed)
             // Before their epochs are read, so that whoever raises one of these counters from now on is heard by the next poll.

@@ -46,6 +46,10 @@ final class SessionStatistics: Sendable {
     let lockTimeouts = Counter()
     let lockWaitsAbandoned = Counter()
     let lockWaitsRejected = Counter()
+    let clusterLockWaits = Counter()
+    let locksHandedOver = Counter()
+    let locksLost = Counter()
+    let lostLeases = Counter()
     let undecodable = Counter()
     let writesAfterSeal = Counter()
     let unknownOutcomes = Counter()
@@ -106,6 +110,14 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
     public var lockWaitsAbandoned = 0
     /// Those that found the line full (`lock.maxWaiters`).
     public var lockWaitsRejected = 0
+    /// Requests that waited for another node to let go of their session (`lock.scope`: `cluster`).
+    public var clusterLockWaits = 0
+    /// Sessions that this node let go of because another one wanted them.
+    public var locksHandedOver = 0
+    /// Sessions whose lock another node has taken, or the store has lost, while this one held it.
+    public var locksLost = 0
+    /// How often this node gave no sign of life for so long that it relied on none of its locks any more.
+    public var lostLeases = 0
     /// Attributes that could not be decoded as the type that was asked for.
     public var undecodable = 0
     /// Writes that came after the session was sealed, and were refused.
@@ -189,6 +201,10 @@ public struct SessionStatisticsSnapshot: Sendable, Hashable, Codable {
         lockTimeouts = statistics.lockTimeouts.value
         lockWaitsAbandoned = statistics.lockWaitsAbandoned.value
         lockWaitsRejected = statistics.lockWaitsRejected.value
+        clusterLockWaits = statistics.clusterLockWaits.value
+        locksHandedOver = statistics.locksHandedOver.value
+        locksLost = statistics.locksLost.value
+        lostLeases = statistics.lostLeases.value
         undecodable = statistics.undecodable.value
         writesAfterSeal = statistics.writesAfterSeal.value
         unknownOutcomes = statistics.unknownOutcomes.value

@@ -217,8 +217,8 @@ extension SessionLocks {
 /// Being in a session. Its end, on whatever path, is the only place that leaves the session, and it cannot be copied: no
 /// path can forget it or do it twice.
 struct SessionLease: ~Copyable {
-    /// The time in line.
-    private(set) var waited = Duration.zero
+    /// The time in line, here and among the nodes.
+    var waited = Duration.zero
     /// As what the request is in; `none`: it is not in, because a wait failed.
     private(set) var access: SessionAccess
     /// When it came in. Monotonic.

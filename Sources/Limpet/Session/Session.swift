@@ -54,6 +54,7 @@ public final class Session: Sendable {
     let presented: SessionCookie.Presented?
     let intent: AccessIntent
     private let checkout: Checkout
+    private let isInCluster: Bool
     private let state: Locked<State>
 
     private struct State: ~Copyable {
@@ -89,10 +90,12 @@ public final class Session: Sendable {
         case remove
     }
 
-    /// - Parameter lease: the session's, which is left when the request is over or ``release()`` was called; `nil` for a request
-    ///   that came without an id.
+    /// - Parameters:
+    ///   - lease: the session's, which is left when the request is over or ``release()`` was called; `nil` for a request that came
+    ///     without an id.
+    ///   - isInCluster: the request is in the session among all nodes, too, and leaves it before the lease.
     init(
-        _ checkout: Checkout, _ presented: SessionCookie.Presented?, _ lease: consuming SessionLease?,
+        _ checkout: Checkout, _ presented: SessionCookie.Presented?, _ lease: consuming SessionLease?, isInCluster: Bool,
         _ intent: AccessIntent, manager: SessionManager, outer: Session?
     ) {
         self.checkout = checkout
@@ -100,6 +103,7 @@ public final class Session: Sendable {
         self.intent = intent
         self.manager = manager
         self.outer = outer
+        self.isInCluster = isInCluster
         lockWait = lease?.waited ?? .zero
         let written = Written(id: checkout.id, maxInactive: .milliseconds(checkout.maxInactive))
         state = Locked(State(written: written, lease: lease))
@@ -240,32 +244,38 @@ public final class Session: Sendable {
 
     /// Seals the session, stores what the request did, and leaves the lock: once, whoever asks first. Others get what became of it.
     func complete() async throws -> SessionCoherence.Answer {
-        let isFirst = state.withLock { state in
-            guard case .open = state.phase else { return false }
-            state.phase = .completing([])
-            return true
-        }
-        guard isFirst else { return try await outcome() }
+        guard seal() else { return try await outcome() }
         let result: Result<SessionCoherence.Answer, any Error>
         do {
             result = .success(try await manager.coherence.complete(try changes(), checkout, presented))
         } catch {
             result = .failure(error)
         }
-        for waiter in end(.complete(result)) { waiter.resume() }
+        await end(.complete(result))
         return try result.get()
     }
 
     /// The handler failed: nothing of what it did is kept, and the session takes no writes from then on. What was released before
     /// stays as it is.
-    func abandon() {
-        guard isOpen else { return }
-        _ = end(.abandoned)
+    func abandon() async {
+        if seal() { await end(.abandoned) }
     }
 
-    /// Leaves the session's locks.
-    private func end(_ phase: consuming Phase) -> [CheckedContinuation<Void, Never>] {
+    /// The session takes no writes from now on.
+    ///
+    /// - Returns: whether the caller is the one who ends it.
+    private func seal() -> Bool {
         state.withLock { state in
+            guard case .open = state.phase else { return false }
+            state.phase = .completing([])
+            return true
+        }
+    }
+
+    /// Leaves the session's locks: the cluster's first, so that this node's next request does not come in before it is let go.
+    private func end(_ phase: consuming Phase) async {
+        if isInCluster, let presented { await manager.coherence.leaveCluster(presented.id) }
+        let waiters = state.withLock { state in
             var waiters: [CheckedContinuation<Void, Never>] = []
             if case .completing(let those) = state.phase { waiters = those }
             state.phase = phase
@@ -273,6 +283,7 @@ public final class Session: Sendable {
             state.newLease = nil
             return waiters
         }
+        for waiter in waiters { waiter.resume() }
     }
 
     /// Waits for whoever completes the session.

@@ -155,6 +155,8 @@ package struct History: Sendable {
     package struct Bounds: Sendable {
         /// Every answer has to be as of the moment it was given, whoever asks.
         package var isLinearizable = false
+        /// What a request writes is put on what it read, and on nothing else.
+        package var isAtomic = false
         /// How old an answer may be to a client that has not seen newer.
         package var staleness = VirtualTime.zero
         package var maxInactive = VirtualTime.seconds(1800)

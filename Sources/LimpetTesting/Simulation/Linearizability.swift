@@ -10,6 +10,7 @@ extension HistoryChecker {
             case read([String: Int])
             case absent
             case write([History.Write])
+            case readAndWrite([String: Int], [History.Write])
             case end
         }
 
@@ -71,6 +72,8 @@ extension HistoryChecker {
         case .read(let attributes): return state.attributes == attributes ? state : nil
         case .absent: return state.attributes == nil ? state : nil
         case .end: return State(attributes: nil)
+        case .readAndWrite(let attributes, let writes):
+            return apply(.read(attributes), to: state).flatMap { apply(.write(writes), to: $0) }
         case .write(let writes):
             // To a session that has ended nothing is written.
             guard var attributes = state.attributes else { return nil }
@@ -88,6 +91,15 @@ extension HistoryChecker {
             // What was not there may have expired: that is judged elsewhere.
             if isAnswered, number != session.creation, !operation.found { continue }
             var before: Int?
+            if bounds.isAtomic, isAnswered, number != session.creation, !operation.expiredCookie, !operation.rotates,
+                !operation.invalidates, !operation.writes.isEmpty, !readsPast(number, session)
+            {
+                steps.append(
+                    Step(
+                        effect: .readAndWrite(operation.read, operation.writes), begin: operation.invoked,
+                        end: operation.answered, operation: number, after: nil))
+                continue
+            }
             // An old id reads what is past.
             if isAnswered, number != session.creation, !readsPast(number, session) {
                 before = steps.count

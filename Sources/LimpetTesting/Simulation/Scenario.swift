@@ -43,6 +43,14 @@ package struct Scenario: Sendable {
         case roamingCrashes
         /// The same, while servers of the store lose what they have.
         case roamingMemoryLost
+        /// Sessions are locked on all nodes, and the balancer sends some requests to other nodes.
+        case locked
+        /// The same, while nodes die or are stopped.
+        case lockedCrashes
+        /// The same, while messages to the store are lost or late.
+        case lockedTimeouts
+        /// The same, while servers of the store lose what they have, or single keys.
+        case lockedMemoryLost
     }
 
     /// How likely it is that a message to the store or its answer is lost, late, or refused.
@@ -149,6 +157,14 @@ extension Scenario.Kind {
         }
     }
 
+    /// A session is locked on all nodes.
+    var isLocked: Bool {
+        switch self {
+        case .locked, .lockedCrashes, .lockedTimeouts, .lockedMemoryLost: true
+        default: false
+        }
+    }
+
     /// Sessions end because nobody asks for them, and everything is seen to its end.
     var isShort: Bool { self == .idle || self == .draining || self == .orphans }
 
@@ -218,6 +234,7 @@ extension Scenario {
             switch kind {
             case .sticky: 0
             case .straying, .slow, .timeouts, .rotation: 0.3
+            case .locked, .lockedCrashes, .lockedTimeouts, .lockedMemoryLost: 0.25
             case .crashes, .pauses, .idle, .draining, .orphans, .memoryLost, .evictions, .floods, .outages,
                 .clearing:
                 0.15
@@ -251,6 +268,8 @@ extension Scenario {
     private func fault(of kind: Kind, _ random: inout SeededRandom) -> Fault.Kind {
         let server = random.pick(0...servers - 1)
         switch kind {
+        case .lockedMemoryLost where random.chance(0.7):
+            return .evict(key: random.pick(["l/", "l/", "w/", "n/", "c/", "v/"]), number: random.pick(0...1000))
         case .evictions:
             return .evict(
                 key: random.pick(["d/", "d/", "v/", "a/", "c/", "b", "g", "m"]), number: random.pick(0...1000))
@@ -268,7 +287,7 @@ extension Scenario {
 
     private mutating func addFaults(_ random: inout SeededRandom) {
         switch kind {
-        case .sticky, .straying, .idle, .rotation, .roaming, .clearing: break
+        case .sticky, .straying, .idle, .rotation, .roaming, .clearing, .locked, .lockedMemoryLost: break
         case .slow: trouble = Trouble(slow: 0.12, longest: .milliseconds(110))
         case .memoryLost, .evictions, .floods, .outages, .roamingMemoryLost: break
         case .orphans:
@@ -284,18 +303,20 @@ extension Scenario {
                         kind: .drain(
                             node: random.pick(0...nodes - 1), for: random.pick(.milliseconds(500)...(.seconds(6))))))
             }
-        case .timeouts, .roamingTimeouts:
+        case .timeouts, .roamingTimeouts, .lockedTimeouts:
             trouble = Trouble(
                 lost: random.pick([0, 0.02, 0.05]), unanswered: random.pick([0, 0.03, 0.08]),
                 late: random.pick([0, 0.03, 0.08]), refused: random.pick([0, 0, 0.02]), slow: 0.15)
-        case .crashes, .pauses, .roamingCrashes:
+        case .crashes, .pauses, .roamingCrashes, .lockedCrashes:
             for _ in 0..<random.pick(1...3) {
                 let node = random.pick(0...nodes - 1)
                 let length =
                     random.chance(0.3)
                     ? random.pick(.milliseconds(5)...(.milliseconds(300)))
-                    : random.pick(.milliseconds(300)...(.seconds(4)))
-                let stops = kind == .pauses || (kind == .roamingCrashes && random.chance(0.5))
+                    // Longer than the lease of the locks.
+                    : random.pick(.milliseconds(300)...(.seconds(kind == .lockedCrashes ? 9 : 4)))
+                let stops =
+                    kind == .pauses || ((kind == .roamingCrashes || kind == .lockedCrashes) && random.chance(0.5))
                 faults.append(
                     Fault(
                         time: random.pick(.milliseconds(20)...(.seconds(3))),
@@ -308,8 +329,8 @@ extension Scenario {
             faults.append(
                 Fault(
                     time: time, kind: random.chance(0.7) ? .evict(key: "g", number: 0) : .restart(server: 0)))
-        case .memoryLost, .evictions, .floods, .outages, .roamingMemoryLost:
-            for _ in 0..<random.pick(kind == .evictions ? 2...6 : 1...2) {
+        case .memoryLost, .evictions, .floods, .outages, .roamingMemoryLost, .lockedMemoryLost:
+            for _ in 0..<random.pick(kind == .evictions || kind == .lockedMemoryLost ? 2...6 : 1...2) {
                 faults.append(
                     Fault(time: random.pick(.milliseconds(300)...(.seconds(3))), kind: self.fault(of: kind, &random)))
             }

@@ -23,6 +23,7 @@ final class SimulatedCluster: Sendable {
         self.trace = trace
         var configuration = SessionConfiguration()
         configuration.mode = scenario.mode
+        configuration.lock.scope = scenario.kind.isLocked ? .cluster : .node
         configuration.maxInactive = .seconds(scenario.maxInactive)
         configuration.saveInterval = .seconds(scenario.saveInterval)
         configuration.peerPoll = scenario.peerPoll.duration
@@ -105,7 +106,8 @@ final class SimulatedCluster: Sendable {
 
     private var staleness: VirtualTime {
         // A copy is trusted as long as the last two polls saw nothing, or never.
-        scenario.mode == .roaming || scenario.saveInterval == 0 ? .zero : scenario.peerPoll + scenario.peerPoll
+        scenario.mode == .roaming || scenario.kind.isLocked || scenario.saveInterval == 0
+            ? .zero : scenario.peerPoll + scenario.peerPoll
     }
 
     // MARK: Faults
@@ -375,7 +377,8 @@ final class SimulatedCluster: Sendable {
         let now = loop.now
         recorder.withHistory { history in
             history.end = now
-            history.bounds.isLinearizable = scenario.mode == .roaming
+            history.bounds.isLinearizable = scenario.mode == .roaming || scenario.kind.isLocked
+            history.bounds.isAtomic = scenario.kind.isLocked
             history.bounds.staleness = staleness
             history.bounds.maxInactive = .seconds(Double(scenario.maxInactive))
             history.bounds.saveInterval = .seconds(Double(scenario.saveInterval))

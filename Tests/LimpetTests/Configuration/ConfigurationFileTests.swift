@@ -39,7 +39,8 @@ struct ConfigurationFileTests {
                            "contextPath": "/shop", "virtualHost": "example.org",
                            "cookie": { "name": "sid", "path": "/shop", "domain": "example.org", "secure": true,
                                        "sameSite": "none" } },
-              "lock": { "timeoutMilliseconds": 7, "maxWaiters": 8, "rules": ["none GET /assets/**", "read * /cart"] },
+              "lock": { "timeoutMilliseconds": 7, "maxWaiters": 8, "rules": ["none GET /assets/**", "read * /cart"],
+                        "scope": "cluster", "leaseSeconds": 8 },
               "store": { "kind": "memcached", "prefix": "p", "timeoutMilliseconds": 9, "whenUnavailable": "reject" } }
             """)
         var expected = SessionConfiguration()
@@ -59,6 +60,8 @@ struct ConfigurationFileTests {
         expected.lock.timeout = .milliseconds(7)
         expected.lock.maxWaiters = 8
         expected.lock.rules = [try SessionAccessRule("none GET /assets/**"), try SessionAccessRule("read * /cart")]
+        expected.lock.scope = .cluster
+        expected.lock.lease = .seconds(8)
         expected.store.kind = .memcached
         expected.store.prefix = "p"
         expected.store.timeout = .milliseconds(9)

@@ -43,6 +43,7 @@ struct BrokenRuleTests {
         Kept(rule: .r21, kind: .draining, seed: 25),
         Kept(rule: .r22, kind: .draining, seed: 6),
         Kept(rule: .r23, kind: .orphans, seed: 1),
+        Kept(rule: .r23, kind: .locked, seed: 3),
         Kept(rule: .r24, kind: .roamingCrashes, seed: 92),
         Kept(rule: .r25, kind: .outages, seed: 5032),
     ]

@@ -56,13 +56,13 @@ extension SessionCoherence {
     private static let orphansOfRead = 64
     /// A session that waits for its end is kept so much longer: for this node's next look, and for whoever takes over
     /// from this one.
-    private static let orphanMargin = Membership.lease * 3
+    private static let orphanMargin = Membership.longestLease * 3
 
     /// Ends what nodes that are gone have left, until the task is cancelled.
     func runBurials() async {
         var burials: [String: Burial] = [:]
         while true {
-            do { try await clock.sleep(for: Membership.heartbeat) } catch { return }  // Cancelled: the node stops.
+            do { try await clock.sleep(for: Membership.longestBeat) } catch { return }  // Cancelled: the node stops.
             await bury(&burials)
         }
     }
@@ -123,12 +123,13 @@ extension SessionCoherence {
         claim.incarnation = node.incarnation
         let bytes = try encoded(claim)
         guard let entry = try await store.get(key) else {
-            return try await store.putIfAbsent(bytes, for: key, timeToLive: Membership.lease) != .conflict
+            return try await store.putIfAbsent(bytes, for: key, timeToLive: Membership.longestLease) != .conflict
         }
         let holder: WireClaim = try decoded(entry.bytes, "a claim in the store cannot be read")
         try check(holder.node, is: name)
         guard holder.by == claim.by, holder.incarnation == claim.incarnation else { return false }
-        return try await store.put(bytes, for: key, timeToLive: Membership.lease, if: .unchanged(since: entry.token))
+        return try await store.put(
+            bytes, for: key, timeToLive: Membership.longestLease, if: .unchanged(since: entry.token))
             != .conflict
     }
 
@@ -147,7 +148,7 @@ extension SessionCoherence {
         var renewed = clock.monotonicNanoseconds()
         while let due = burial?.due(at: clock.wallMilliseconds(), atMost: Self.orphansOfRead), !due.isEmpty {
             try Task.checkCancellation()
-            if name != node.name, clock.monotonicNanoseconds() &- renewed > Membership.heartbeat.nanoseconds {
+            if name != node.name, clock.monotonicNanoseconds() &- renewed > Membership.longestBeat.nanoseconds {
                 guard try await holdClaim(to: name) else { return false }
                 renewed = clock.monotonicNanoseconds()
             }
@@ -178,7 +179,7 @@ extension SessionCoherence {
         case .end(let judged):
             guard try await end(nil, keys, reason: .expired, judged: judged) == .not else { return nil }
             // Somebody has taken it over meanwhile, and that is what the next look finds.
-            orphan.due = clock.wallMilliseconds() + Membership.heartbeat.milliseconds
+            orphan.due = clock.wallMilliseconds() + Membership.longestBeat.milliseconds
         case .wait(let due):
             // Its time to live ends when others may judge its expiry: it is kept until somebody has. Once, since only a
             // request makes it expire later, and then it is not this node's to end.
@@ -246,7 +247,7 @@ extension Membership {
             return directory.members.filter { name, member in
                 guard name != node.name, let sighting = state.sightings[name] else { return false }
                 if member.hasLeft, !sighting.isThere { return true }
-                return sighting.standing(at: now, lease: Self.leaseNanoseconds) == .lapsed
+                return sighting.standing(at: now, lease: leaseNanoseconds) == .lapsed
             }
         }
     }

@@ -27,6 +27,7 @@ extension SessionCoherence {
                     "A node stops and could not save when its sessions were last asked for: they may end early",
                     metadata: [LogKey.node: "\(node.name)", LogKey.sessions: "\(left)"])
             }
+            await letAllLocksGo()
             await writeRoster(atMost: StoreNames.buckets)
         }
         do {

@@ -144,13 +144,13 @@ extension Membership {
         let isSkewed = state.withLock { state in
             state.sightedAt = now
             let isFresh = state.sightings[name, default: PeerSighting()].see(
-                presence, at: now, lease: Self.leaseNanoseconds)
+                presence, at: now, lease: leaseNanoseconds)
             guard isFresh, let presence, presence.node != node else { return false }
             // A beat that was seen for the first time is as old as a beat takes at most.
             let slack = SessionCoherence.slack.milliseconds
             let skewed =
                 presence.beatenAt > wall + slack
-                || presence.beatenAt < wall - slack - Self.heartbeat.milliseconds
+                || presence.beatenAt < wall - slack - heartbeat.milliseconds
             return skewed && state.skewed.insert(presence.node).inserted
         }
         guard isSkewed, let presence else { return }

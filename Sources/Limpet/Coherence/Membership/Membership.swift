@@ -18,11 +18,11 @@ import Synchronization
 final class Membership: Sendable {
     /// How long a node counts as alive after its last sign of life. Ten seconds outlast a pause of the process and a
     /// restarted store, and are soon enough for what waits for it: expired sessions of a dead node.
-    static let lease = Duration.seconds(10)
+    static let longestLease = Duration.seconds(10)
     /// Three beats may get lost before the lease ends.
-    static let heartbeat = lease / 4
-    /// Stores end a time to live up to a second early.
-    static let presenceTimeToLive = lease + .seconds(1)
+    static let longestBeat = longestLease / 4
+    /// ``longestLease``, or that of the cluster's locks (R23), which wait for it.
+    let lease: Duration
     /// For what is kept as long as the cluster is: longer than any session (a year), since an old generation must not come
     /// back. Started anew every day.
     static let longest = Duration.seconds(400 * 86_400)
@@ -57,6 +57,8 @@ final class Membership: Sendable {
     let store: StoreGuard
     let names: StoreNames
     let local: LocalSessions
+    private let locks: ClusterLocks?
+    private let statistics: SessionStatistics
     let clock: any NodeClock
     let events: SessionEvents
     let logger: Logger
@@ -71,8 +73,13 @@ final class Membership: Sendable {
 
     init(
         node: NodeIdentity, store: StoreGuard, names: StoreNames, local: LocalSessions, poll: Duration,
-        clock: any NodeClock, events: SessionEvents, logger: Logger, broken: Rule?
+        locks: ClusterLocks?, clock: any NodeClock, events: SessionEvents, statistics: SessionStatistics,
+        logger: Logger,
+        broken: Rule?
     ) {
+        lease = locks.map { .nanoseconds(Int64($0.lease)) } ?? Self.longestLease
+        self.locks = locks
+        self.statistics = statistics
         self.node = node
         self.store = store
         self.names = names
@@ -86,13 +93,16 @@ final class Membership: Sendable {
         startedAt = clock.wallMilliseconds()
     }
 
-    static let leaseNanoseconds = lease.nanoseconds
+    var heartbeat: Duration { lease / 4 }
+    var leaseNanoseconds: UInt64 { lease.nanoseconds }
+    /// Stores end a time to live up to a second early.
+    private var presenceTimeToLive: Duration { lease + .seconds(1) }
 
     /// Joins the cluster and stays in it until the task is cancelled.
     func run() async {
         await join()
         while true {
-            do { try await clock.sleep(for: Self.heartbeat) } catch { return }  // Cancelled: the node stops.
+            do { try await clock.sleep(for: heartbeat) } catch { return }  // Cancelled: the node stops.
             await beat()
         }
     }
@@ -177,7 +187,7 @@ final class Membership: Sendable {
                 {
                     return true
                 }
-                return sighting.standing(at: now, lease: Self.leaseNanoseconds) == .lapsed
+                return sighting.standing(at: now, lease: leaseNanoseconds) == .lapsed
             }
         }
     }
@@ -193,13 +203,14 @@ final class Membership: Sendable {
         let now = clock.monotonicNanoseconds()
         return state.withLock { state in
             state.sightings.filter { name, sighting in
-                name != node.name && sighting.standing(at: now, lease: Self.leaseNanoseconds) != .lapsed
+                name != node.name && sighting.standing(at: now, lease: leaseNanoseconds) != .lapsed
             }.keys.sorted()
         }
     }
 
     /// Writes this node's presence.
-    private func appear() async -> StoreError? {
+    func appear() async -> StoreError? {
+        let begunAt = clock.monotonicNanoseconds()
         let presence = state.withLock { state -> Presence? in
             guard !state.hasLeft else { return nil }
             state.heartbeat += 1
@@ -210,12 +221,13 @@ final class Membership: Sendable {
         guard let presence else { return nil }
         do {
             _ = try await store.put(
-                try presence.bytes(), for: names.presence(of: node.name), timeToLive: Self.presenceTimeToLive,
+                try presence.bytes(), for: names.presence(of: node.name), timeToLive: presenceTimeToLive,
                 if: .always)
             let now = clock.monotonicNanoseconds()
+            if locks?.beat(begunAt: begunAt, acknowledgedAt: now) == true { statistics.lostLeases.add(1) }
             state.withLock { state in
                 _ = state.sightings[node.name, default: PeerSighting()].see(
-                    presence, at: now, lease: Self.leaseNanoseconds)
+                    presence, at: now, lease: leaseNanoseconds)
             }
             return nil
         } catch {

@@ -162,12 +162,12 @@ extension SessionCoherence {
     private static let pagesOfRead = 32
     /// How long a page is there beyond the last expiry that it lists, twice over: until a node's death is noticed, three
     /// leases may pass.
-    private static let rosterMargin = Membership.lease * 6
+    private static let rosterMargin = Membership.longestLease * 6
 
     /// Keeps the roster in the store as it is here, until the task is cancelled.
     func runRoster() async {
         while true {
-            do { try await clock.sleep(for: Membership.heartbeat) } catch { return }  // Cancelled: the node stops.
+            do { try await clock.sleep(for: Membership.longestBeat) } catch { return }  // Cancelled: the node stops.
             await writeRoster(atMost: Self.pagesOfBeat)
         }
     }
