@@ -17,7 +17,8 @@ final class Node: Sendable {
     let sessions: SessionManager
 
     init(
-        _ name: String, memcached: String, mode: SessionConfiguration.Mode = .sticky
+        _ name: String, memcached: String, mode: SessionConfiguration.Mode = .sticky,
+        lock: SessionConfiguration.Lock.Scope = .node
     ) throws {
         var addresses = MemcachedConfiguration()
         addresses.servers = [memcached]
@@ -26,6 +27,7 @@ final class Node: Sendable {
         var configuration = SessionConfiguration()
         configuration.node = name
         configuration.mode = mode
+        configuration.lock.scope = lock
         configuration.store.kind = .memcached
         store = RecordingStore(
             try MemcachedStore(configuration: addresses, timeout: configuration.store.timeout, logger: logger))

@@ -8,7 +8,7 @@ import LimpetTesting
 #endif
 
 // What it costs to keep many memories true, with a real memcached: `README.md` tells what is measured and holds the last figures.
-// `BenchmarkCoherence operations|takeover|drop|watch`: one of them, with a memcached of its own, since the nodes of one would still
+// `BenchmarkCoherence operations|takeover|drop|handover|watch`: one of them, with a memcached of its own, since the nodes of one would still
 // deal with what those of another have left.
 
 let wanted = CommandLine.arguments.dropFirst().first ?? ""
@@ -164,6 +164,66 @@ func measureDrops() async throws {
     }
 }
 
+// MARK: The cluster's lock
+
+func measureHandovers() async throws {
+    let (a, b) = (
+        try Node("a", memcached: memcached.address, lock: .cluster),
+        try Node("b", memcached: memcached.address, lock: .cluster)
+    )
+    try await running(a, b) {
+        var client = Client()
+        try await a.write(&client)
+        try await b.write(&client)
+        var times: [Duration] = []
+        for round in 0..<200 {
+            // Any moment between two polls.
+            try await Task.sleep(for: .milliseconds(.random(in: 0..<250)))
+            let node = round % 2 == 0 ? a : b
+            let start = clock.now
+            try await node.write(&client)
+            times.append(clock.now - start)
+        }
+        report("a request on the other node, which has the session's lock", times)
+        times = []
+        for _ in 0..<1000 {
+            let start = clock.now
+            try await b.write(&client)
+            times.append(clock.now - start)
+        }
+        report("a request on the same node", times)
+    }
+    // Both want it all the time.
+    let (c, d) = (
+        try Node("c", memcached: memcached.address, lock: .cluster),
+        try Node("d", memcached: memcached.address, lock: .cluster)
+    )
+    try await running(c, d) {
+        var first = Client()
+        try await c.write(&first)
+        try await d.write(&first)
+        let client = first
+        let times = Locked<[Duration]>([])
+        let end = clock.now + .seconds(20)
+        try await withThrowingTaskGroup { group in
+            for node in [c, d, c, d] {
+                group.addTask {
+                    var client = client
+                    while clock.now < end {
+                        let start = clock.now
+                        try await node.write(&client)
+                        times.withLock { $0.append(clock.now - start) }
+                    }
+                }
+            }
+            try await group.waitForAll()
+        }
+        report("two clients on each of two nodes, for 20 s, all in one session", times.withLock { $0 })
+        let handed = c.sessions.statistics.locksHandedOver + d.sessions.statistics.locksHandedOver
+        print("handed over \(handed) times")
+    }
+}
+
 // MARK: The watch
 
 func processorTime() -> Duration {
@@ -220,6 +280,7 @@ switch wanted {
 case "operations": try await measureOperations()
 case "takeover": try await measureTakeovers()
 case "drop": try await measureDrops()
+case "handover": try await measureHandovers()
 case "watch": try await measureWatch()
-default: fatalError("usage: BenchmarkCoherence operations|takeover|drop|watch")
+default: fatalError("usage: BenchmarkCoherence operations|takeover|drop|handover|watch")
 }

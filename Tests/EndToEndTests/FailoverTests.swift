@@ -80,7 +80,7 @@ struct FailoverTests {
     }
 
     @Test func `a request that waits too long is answered with 503 and Retry-After`() async throws {
-        let a = try NodeProcess("a", memcached: [memcached.port], lockTimeoutMilliseconds: 100)
+        let a = try NodeProcess("a", memcached: [memcached.port], lock: ["timeoutMilliseconds": 100])
         try await client.request("POST", port: a.port, "/count")
         let cookie = client.cookie
         async let held = HTTPClient().request("GET", port: a.port, "/hold?ms=1000", cookie: cookie)

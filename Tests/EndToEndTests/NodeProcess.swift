@@ -12,14 +12,14 @@ final class NodeProcess: Sendable {
     /// - Parameter port: 0 for any free one; a restart takes the port that it had.
     init(
         _ name: String, memcached: [Int], port: Int = 0, saveIntervalSeconds: Int = 60, session: [String: Any] = [:],
-        lockTimeoutMilliseconds: Int = 10_000
+        lock: [String: Any] = [:]
     ) throws {
         self.name = name
         let configuration: [String: Any] = [
             "server": ["port": port, "threads": 2],
             "session": ["node": name, "saveIntervalSeconds": saveIntervalSeconds]
                 .merging(session) { _, new in new },
-            "lock": ["timeoutMilliseconds": lockTimeoutMilliseconds],
+            "lock": lock,
             "store": ["kind": "memcached"],
             "memcached": ["servers": memcached.map { "127.0.0.1:\($0)" }],
         ]
