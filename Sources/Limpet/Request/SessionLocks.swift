@@ -1,4 +1,4 @@
-import Metrics
+package import Metrics
 import Synchronization
 
 /// The locks of this node's sessions: readers together, writers alone, first come, first served. ``LockLine`` decides who is in.
@@ -6,7 +6,7 @@ import Synchronization
 /// An entry exists only while somebody is in: the table of an idle node is empty. A waiter leaves its line when it is let in,
 /// when its time is over, or when it is cancelled; whichever comes first takes it out of the line, and so is the only one
 /// that wakes it.
-final class SessionLocks: Sendable {
+package final class SessionLocks: Sendable {
     private typealias Ticket = CheckedContinuation<SessionAccess, any Error>
     private typealias Line = LockLine<Ticket>
 
@@ -32,7 +32,7 @@ final class SessionLocks: Sendable {
     /// - Parameters:
     ///   - waits: gets how long each wait took, however it ended.
     ///   - excludesOthers: `false` breaks R23, to prove that somebody notices.
-    init(
+    package init(
         _ configuration: SessionConfiguration.Lock, clock: any NodeClock, statistics: SessionStatistics,
         waits: Timer? = nil, excludesOthers: Bool = true
     ) {
@@ -48,7 +48,7 @@ final class SessionLocks: Sendable {
     ///
     /// - Throws: ``SessionError`` (`lockTimeout`, `tooManyWaiting`), or `CancellationError` if the request is cancelled while
     ///   it waits.
-    func enter(_ id: SessionID, _ access: SessionAccess) async throws -> SessionLease {
+    package func enter(_ id: SessionID, _ access: SessionAccess) async throws -> SessionLease {
         let now = clock.monotonicNanoseconds()
         if let lease = tryEnter(id, access, at: now) { return lease }
         var lease = SessionLease(locks: self, id: id, access: .none, enteredAt: now)
@@ -192,7 +192,7 @@ extension SessionLocks {
     }
 
     /// How many sessions are entered now.
-    var enteredCount: Int { shards.table.reduce(0) { $0 + $1.lines.withLock { $0.count } } }
+    package var enteredCount: Int { shards.table.reduce(0) { $0 + $1.lines.withLock { $0.count } } }
 
     /// How many wait for a session now.
     func lineLength(of id: SessionID) -> Int { shards[id].lines.withLock { $0[id]?.waiting ?? 0 } }
@@ -216,7 +216,7 @@ extension SessionLocks {
 
 /// Being in a session. Its end, on whatever path, is the only place that leaves the session, and it cannot be copied: no
 /// path can forget it or do it twice.
-struct SessionLease: ~Copyable {
+package struct SessionLease: ~Copyable {
     /// The time in line, here and among the nodes.
     var waited = Duration.zero
     /// As what the request is in; `none`: it is not in, because a wait failed.
