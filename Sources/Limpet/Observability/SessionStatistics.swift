@@ -2,7 +2,9 @@ import Synchronization
 
 /// What the sessions of this node did since it started: counters that cost a few nanoseconds, read with
 /// ``SessionManager/statistics``.
-final class SessionStatistics: Sendable {
+package final class SessionStatistics: Sendable {
+    package init() {}
+
     /// A number that only grows.
     final class Counter: Sendable {
         private let number = Atomic<Int>(0)
