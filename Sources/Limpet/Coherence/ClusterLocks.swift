@@ -21,6 +21,8 @@ final class ClusterLocks: Sendable {
         let keys: SessionStoreKeys
         /// `nil` if this node only may hold it: an answer did not come.
         let number: UInt64?
+        /// The node that wants it, if one does: it is told.
+        var wantedBy: String?
     }
 
     private enum Phase {
@@ -36,6 +38,8 @@ final class ClusterLocks: Sendable {
         /// Requests of this node that are in the session.
         var users = 0
         var isWanted = false
+        /// The node that wants it, if it is known.
+        var wantedBy: String?
         /// Somebody has changed a session of this bucket since the store was asked.
         var isOvertaken = false
         /// Until when this node leaves a lock that it let go to others.
@@ -61,7 +65,11 @@ final class ClusterLocks: Sendable {
     private let sightings = Locked([NodeIdentity: PeerSighting]())
     let lease: UInt64
 
-    init(lease: Duration) {
+    /// Who is told when there is news.
+    private let waits: ClusterWaits
+
+    init(lease: Duration, waits: ClusterWaits) {
+        self.waits = waits
         trust = Locked(LeaseTrust(lease: lease))
         self.lease = lease.nanoseconds
     }
@@ -136,7 +144,7 @@ final class ClusterLocks: Sendable {
     /// - Parameter since: from when on it did.
     /// - Returns: `false` if others have changed something meanwhile: the lock may be lost already.
     func taken(_ id: SessionID, number: UInt64, since: UInt64, forgottenAt: UInt64) -> Bool {
-        entry(id) { entry in
+        let isTaken = entry(id) { entry -> Bool in
             guard entry?.isOvertaken == false else {
                 entry?.phase = .none
                 entry?.mayHoldUntil = forgottenAt
@@ -145,11 +153,15 @@ final class ClusterLocks: Sendable {
             entry?.phase = .held(number: number, since: since)
             entry?.users += 1
             entry?.isWanted = false
+            entry?.wantedBy = nil
             entry?.mayHoldUntil = 0
             entry?.yieldsUntil = 0
             entry?.forgottenAt = forgottenAt
             return true
         }
+        // Those who came while the store was asked.
+        if isTaken { waits.wake(id) }
+        return isTaken
     }
 
     /// A session was made under an id that nobody knows, with its lock.
@@ -194,7 +206,7 @@ final class ClusterLocks: Sendable {
             }
             guard left.isWanted || isOver else { return nil }
             entry?.phase = .busy
-            return Watched(id: id, keys: left.keys, number: number)
+            return Watched(id: id, keys: left.keys, number: number, wantedBy: left.wantedBy)
         }
     }
 
@@ -276,7 +288,9 @@ final class ClusterLocks: Sendable {
     func want(_ lock: Watched) -> Bool {
         entry(lock.id) { entry in
             switch (entry?.phase, lock.number) {
-            case (.held(let number, _), let wanted?) where number == wanted: entry?.isWanted = true
+            case (.held(let number, _), let wanted?) where number == wanted:
+                entry?.isWanted = true
+                entry?.wantedBy = lock.wantedBy
             case (Phase.none?, nil): break
             default: return false
             }

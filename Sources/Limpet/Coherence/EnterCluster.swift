@@ -42,6 +42,8 @@ extension SessionCoherence {
         let began = clock.monotonicNanoseconds()
         let first = clusterLocks.enter(id, generation: names.generation, names.keys(of: id), now: began)
         if first == .entered { return Entrance(isLocked: true) }
+        clusterWaits.join(id, names.keys(of: id))
+        defer { clusterWaits.leave(id) }
         do {
             var waiting = Waiting(deadline: began + (configuration.lock.timeout - waited).nanoseconds)
             try await waitForLock(of: id, first, &waiting)
@@ -54,6 +56,7 @@ extension SessionCoherence {
     private func waitForLock(of id: SessionID, _ first: ClusterLocks.Entrance, _ wait: inout Waiting) async throws {
         var entrance = first
         while true {
+            let news = clusterWaits.news(of: id)
             switch entrance {
             case .entered: return
             case .busy: break
@@ -67,18 +70,20 @@ extension SessionCoherence {
                     }
                 } catch {
                     clusterLocks.gaveUp(id, now: clock.monotonicNanoseconds())
+                    // Somebody else has to ask.
+                    clusterWaits.wake(id)
                     if let error = error as? StoreError { throw SessionError(error) }
                     throw error
                 }
             }
             // Whoever was faster is gone by now, perhaps; after that it is somebody who stays.
-            if entrance == .busy || wait.conflicts > 1 { try await pause(&wait) }
+            if entrance == .busy || wait.conflicts > 1 { try await pause(id, knowing: news, &wait) }
             entrance = clusterLocks.enter(
                 id, generation: names.generation, names.keys(of: id), now: clock.monotonicNanoseconds())
         }
     }
 
-    private func pause(_ wait: inout Waiting) async throws {
+    private func pause(_ id: SessionID, knowing news: UInt64, _ wait: inout Waiting) async throws {
         let now = clock.monotonicNanoseconds()
         guard now < wait.deadline else {
             throw SessionError(
@@ -88,7 +93,8 @@ extension SessionCoherence {
         wait.isCounted = true
         var random = SessionRandom()
         let pause = wait.pause * Double.random(in: 0.5...1, using: &random)
-        try await clock.sleep(for: min(pause, .nanoseconds(wait.deadline - now)))
+        try await clusterWaits.sleep(
+            id, knowing: news, atMost: min(pause, .nanoseconds(wait.deadline - now)))
         wait.pause = min(wait.pause * 2, Self.longestPause)
     }
 
@@ -273,12 +279,25 @@ extension SessionCoherence {
             }
             let now = clock.monotonicNanoseconds()
             guard isDone else { return mayHold(lock, now) }
-            if !isOver { statistics.locksHandedOver.add(1) }
             clusterLocks.wasLetGo(lock.id, yieldsUntil: isOver ? 0 : now + Self.yield.nanoseconds)
+            guard !isOver else { return }
+            statistics.locksHandedOver.add(1)
+            if let contender = lock.wantedBy { await tell(contender, lock.keys) }
         } catch {
             mayHold(lock, clock.monotonicNanoseconds())
             logger.debug(
                 "A session's lock could not be let go; whoever wants it is heard again",
+                metadata: [LogKey.error: "\(error)"])
+        }
+    }
+
+    /// The node that waits for a lock need not wait until it looks again.
+    private func tell(_ contender: String, _ keys: SessionStoreKeys) async {
+        do {
+            try await bump(contender, keys)
+        } catch {
+            logger.debug(
+                "A node that waits for a session's lock could not be told that it is free; it looks by itself",
                 metadata: [LogKey.error: "\(error)"])
         }
     }
@@ -312,6 +331,7 @@ extension SessionCoherence {
     /// R17: looks at the locks that this node holds in buckets that others have changed.
     func compareLocks(_ server: Int, in buckets: BucketSet) async throws {
         clusterLocks.overtake(server, buckets)
+        clusterWaits.wake(server, buckets)
         let locks = clusterLocks.watched(server, in: buckets)
         var unwanted: [ClusterLocks.Watched] = []
         for start in stride(from: 0, to: locks.count, by: Self.locksOfRead) {
@@ -330,9 +350,9 @@ extension SessionCoherence {
                 let mark = try results[2 * index + 1].get().map { entry throws(StoreError) in
                     try ClusterLock(bytes: entry.bytes)
                 }
-                var isWanted = lock.number == nil
-                if case .held(let contender) = mark, contender.node != node { isWanted = true }
-                if isWanted, clusterLocks.want(lock) { unwanted.append(lock) }
+                var lock = lock
+                if case .held(let contender) = mark, contender.node != node { lock.wantedBy = contender.node.name }
+                if lock.wantedBy != nil || lock.number == nil, clusterLocks.want(lock) { unwanted.append(lock) }
             }
         }
         await letGo(unwanted)

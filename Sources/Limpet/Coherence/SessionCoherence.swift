@@ -36,6 +36,7 @@ final class SessionCoherence: Sendable {
     let statistics: SessionStatistics
     let locks: SessionLocks
     let clusterLocks: ClusterLocks
+    let clusterWaits: ClusterWaits
     let logger: Logger
     private let broken: Rule?
 
@@ -58,7 +59,8 @@ final class SessionCoherence: Sendable {
             servers: store.serverCount, node: node.name, names: names, interval: configuration.peerPoll)
         isRoaming = configuration.mode == .roaming
         isClusterLocked = configuration.lock.scope == .cluster && broken != .r23
-        clusterLocks = ClusterLocks(lease: configuration.lock.lease)
+        clusterWaits = ClusterWaits(clock: clock)
+        clusterLocks = ClusterLocks(lease: configuration.lock.lease, waits: clusterWaits)
         membership = Membership(
             node: node, store: self.store, names: names, local: local, poll: configuration.peerPoll,
             locks: isClusterLocked ? clusterLocks : nil, clock: clock, events: events, statistics: statistics,

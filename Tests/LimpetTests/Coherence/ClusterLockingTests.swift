@@ -103,6 +103,66 @@ struct ClusterLockingTests {
         #expect(nodes[0].sessions.statistics.locksHandedOver == 1)
     }
 
+    @Test func `a contender is woken by its watch when the holder has let go, and need not look again by itself`()
+        async throws
+    {
+        let cluster = Cluster()
+        let nodes = try await nodes("a", "b", in: cluster)
+        let client = Client()
+        try await nodes[0].request(client) { $0[.count] = 1 }
+        let cookie = client.cookie
+        async let read = nodes[1].request(Client(), cookie: cookie) { $0[.count] }
+        while nodes[1].store.count(.put, on: "w/") == 0 || cluster.clock.sleeperCount == 0 { await Task.yield() }
+        // The clock stands still from now on.
+        await nodes[0].poll()
+        #expect(nodes[0].sessions.statistics.locksHandedOver == 1)
+        await nodes[1].poll()
+        let value = try await read
+        #expect(value == 1)
+    }
+
+    @Test func `of many requests on one node one asks for the lock, and all come in when it has it`() async throws {
+        let cluster = Cluster()
+        let nodes = try await nodes("a", "b", in: cluster)
+        let client = Client()
+        try await nodes[0].request(client) { $0[.count] = 1 }
+        let cookie = client.cookie
+        await nodes[0].poll()
+        nodes[1].store.forgetCalls()
+        let hold = nodes[1].store.next(.get, on: "l/").isHeld()
+        try await cluster.whilePolling([nodes[0]]) {
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                for _ in 0..<20 {
+                    group.addTask {
+                        _ = try await nodes[1].sessions.withReadOnlySession([.cookie: cookie ?? ""], \HTTPFields.self) {
+                            #expect($0[.count] == 1)
+                            return [:]
+                        }
+                    }
+                }
+                await hold.waitUntilHeld()
+                hold.release()
+                try await group.waitForAll()
+            }
+        }
+        #expect(nodes[1].store.count(.put, on: "l/") == 1)
+        #expect(nodes[1].sessions.coherence.clusterWaits.count == 0)
+    }
+
+    @Test func `a request that is cancelled while it waits leaves nothing behind`() async throws {
+        let cluster = Cluster()
+        let nodes = try await nodes("a", "b", in: cluster)
+        let client = Client()
+        try await nodes[0].request(client) { $0[.count] = 1 }
+        let cookie = client.cookie
+        let waiting = Task { try await nodes[1].request(Client(), cookie: cookie) { _ in } }
+        while nodes[1].store.count(.put, on: "w/") == 0 || cluster.clock.sleeperCount == 0 { await Task.yield() }
+        waiting.cancel()
+        await #expect(throws: CancellationError.self) { try await waiting.value }
+        #expect(nodes[1].sessions.coherence.clusterWaits.count == 0)
+        #expect(nodes[1].sessions.statistics.sessionsEntered == 0)
+    }
+
     @Test func `a request waits no longer than it may`() async throws {
         let cluster = Cluster()
         let a = try await node("a", in: cluster)
