@@ -18,8 +18,11 @@ extension SessionCoherence {
     /// Reads what the store has, and changes nothing.
     func explain(_ fingerprint: SessionFingerprint) async throws(SessionError) -> SessionExplanation {
         let keys = names.keys(ofDigest: fingerprint.digest, generation: names.generation)
-        let results = await store.get([keys.data, keys.epoch, keys.access])
+        var wanted = [keys.data, keys.epoch, keys.access]
+        if isClusterLocked { wanted += [keys.lock, keys.want] }
+        let results = await store.get(wanted)
         do throws(StoreError) {
+            let lock = isClusterLocked ? try explain(lock: results[3].get(), mark: results[4].get(), keys) : nil
             let stored: StoredSession?
             do throws(StoreError) {
                 stored = try results[0].get().map { entry throws(StoreError) in
@@ -27,13 +30,14 @@ extension SessionCoherence {
                 }
             } catch {
                 guard error.code == .corrupt else { throw error }
-                return explanation(fingerprint, .init(kind: .unreadable), nil, try results[1].get())
+                return explanation(fingerprint, .init(kind: .unreadable), nil, try results[1].get(), lock)
             }
             let access = try results[2].get().map { entry throws(StoreError) in
                 try AccessTime(bytes: entry.bytes, keys: keys).accessedAt
             }
             return explanation(
-                fingerprint, SessionExplanation.Stored(stored, savedAt: access ?? 0), stored, try results[1].get())
+                fingerprint, SessionExplanation.Stored(stored, savedAt: access ?? 0), stored, try results[1].get(), lock
+            )
         } catch {
             throw SessionError(error)
         }
@@ -41,7 +45,7 @@ extension SessionCoherence {
 
     private func explanation(
         _ fingerprint: SessionFingerprint, _ stored: SessionExplanation.Stored, _ session: StoredSession?,
-        _ counter: StoreEntry?
+        _ counter: StoreEntry?, _ clusterLock: SessionExplanation.ClusterLock?
     ) -> SessionExplanation {
         SessionExplanation(
             fingerprint: fingerprint, node: node.name, at: Date(wallMilliseconds: clock.wallMilliseconds()),
@@ -50,8 +54,27 @@ extension SessionCoherence {
                 Epoch(ascii: entry.bytes).map { "\($0.value)" } ?? "no number"
             },
             copy: local.find(fingerprint.digest).map { explain($0, beside: session) },
-            lock: locks.explain(fingerprint),
+            lock: locks.explain(fingerprint), clusterLock: clusterLock,
             transitions: history.transitions(of: fingerprint.digest))
+    }
+
+    private func explain(
+        lock: StoreEntry?, mark: StoreEntry?, _ keys: SessionStoreKeys
+    ) throws(StoreError) -> SessionExplanation.ClusterLock {
+        var told = SessionExplanation.ClusterLock()
+        if let lock, case .held(let holding) = try ClusterLock(bytes: lock.bytes) {
+            told.holder = holding.node.name
+            told.incarnation = "\(holding.node.incarnation)"
+        }
+        if let mark, case .held(let contender) = try ClusterLock(bytes: mark.bytes) {
+            told.wantedBy = contender.node.name
+        }
+        let now = clock.monotonicNanoseconds()
+        if let copy = local.find(keys.digest) {
+            let since = clusterLocks.heldSince(copy.id, now: now)
+            if since != .max { told.heldSeconds = Double(now &- since) / 1e9 }
+        }
+        return told
     }
 
     private func explain(_ copy: SessionCopy, beside stored: StoredSession?) -> SessionExplanation.Copy {

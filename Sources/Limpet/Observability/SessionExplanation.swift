@@ -97,6 +97,18 @@ public struct SessionExplanation: Sendable, Hashable, Codable {
         public var waiting: Int
     }
 
+    /// The lock that keeps other nodes out (`lock.scope` `cluster`).
+    public struct ClusterLock: Sendable, Hashable, Codable {
+        /// The node that holds it, for its requests together; `nil`: it was let go, or the store has none.
+        public var holder: String?
+        /// Which start of that node.
+        public var incarnation: String?
+        /// For how long the node that tells this has held it; `nil` if it does not, or cannot rely on it now.
+        public var heldSeconds: Double?
+        /// The node that has last said that it waits for it.
+        public var wantedBy: String?
+    }
+
     /// Something that happened to the session on this node.
     public struct Transition: Sendable, Hashable, Codable {
         /// What happened. New kinds may be added.
@@ -159,6 +171,8 @@ public struct SessionExplanation: Sendable, Hashable, Codable {
     public var copy: Copy?
     /// Who is in the session on this node; `nil` if nobody is.
     public var lock: Lock?
+    /// The lock among the nodes; `nil` with `lock.scope` `node`.
+    public var clusterLock: ClusterLock?
     /// What happened to the session on this node, the oldest first, as far as the node remembers: it keeps the last 1,024 of all its
     /// sessions.
     public var transitions: [Transition]
@@ -191,6 +205,12 @@ extension SessionExplanation: CustomStringConvertible {
             lines.append(
                 "in it here: \(lock.requests) with access \(lock.access), for \(lock.heldSeconds) s; \(lock.waiting) wait"
             )
+        }
+        if let clusterLock {
+            var line = "locked by \(clusterLock.holder ?? "nobody")"
+            if let seconds = clusterLock.heldSeconds { line += ", for \(seconds) s" }
+            if let contender = clusterLock.wantedBy { line += "; \(contender) wants it" }
+            lines.append(line)
         }
         lines += transitions.map { transition in
             "\(Self.text(transition.at)) \(transition.kind)" + (transition.node.map { ", \($0)" } ?? "")

@@ -163,6 +163,34 @@ struct ClusterLockingTests {
         #expect(nodes[1].sessions.statistics.sessionsEntered == 0)
     }
 
+    @Test func `an explanation tells who holds the lock, for how long, and who wants it`() async throws {
+        let cluster = Cluster()
+        let nodes = try await nodes("a", "b", in: cluster)
+        let client = Client()
+        let fingerprint = try await nodes[0].request(client) { session in
+            session[.count] = 1
+            return session.fingerprint
+        }
+        cluster.clock.advance(by: .seconds(2))
+        let here = try await nodes[0].sessions.explain(fingerprint)
+        #expect(here.clusterLock?.holder == "a")
+        #expect(here.clusterLock?.heldSeconds == 2)
+        #expect(here.clusterLock?.wantedBy == nil)
+        let cookie = client.cookie
+        async let read = nodes[1].request(Client(), cookie: cookie) { $0[.count] }
+        while nodes[1].store.count(.put, on: "w/") == 0 || cluster.clock.sleeperCount == 0 { await Task.yield() }
+        let there = try await nodes[1].sessions.explain(fingerprint)
+        #expect(there.clusterLock?.holder == "a")
+        #expect(there.clusterLock?.heldSeconds == nil)
+        #expect(there.clusterLock?.wantedBy == "b")
+        #expect(there.description.contains("locked by a; b wants it"))
+        await nodes[0].poll()
+        await nodes[1].poll()
+        let value = try await read
+        #expect(value == 1)
+        #expect(try await nodes[0].sessions.explain(fingerprint).clusterLock?.holder == "b")
+    }
+
     @Test func `a request waits no longer than it may`() async throws {
         let cluster = Cluster()
         let a = try await node("a", in: cluster)
