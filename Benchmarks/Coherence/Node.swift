@@ -60,6 +60,18 @@ final class Node: Sendable {
         try await request(&client) { $0[.visits, default: 0] += 1 }
     }
 
+    /// Writes again and again; how long each time took.
+    @concurrent func keepWriting(_ client: Client, until end: ContinuousClock.Instant) async throws -> [Duration] {
+        var client = client
+        var times: [Duration] = []
+        while ContinuousClock.now < end {
+            let start = ContinuousClock.now
+            try await write(&client)
+            times.append(ContinuousClock.now - start)
+        }
+        return times
+    }
+
     /// Waits until all records that were written are read behind the answers.
     func waitForTokens(_ count: Int) async throws {
         while store.readBehind.withLock({ $0.records }) < count { try await Task.sleep(for: .microseconds(100)) }

@@ -82,7 +82,7 @@ guard arguments.count == 3, let count = Int(arguments[2]), kinds.contains(argume
 }
 
 @concurrent func measureLock() async throws {
-    let locks = SessionLocks(SessionConfiguration.Lock(), clock: SystemClock(), statistics: SessionStatistics())
+    let locks = SessionLocks(SessionConfiguration().lock, clock: SystemClock(), statistics: SessionStatistics())
     let id = SessionID()
     let start = ContinuousClock.now
     for _ in 0..<count { _ = try await locks.enter(id, .write) }

@@ -134,7 +134,8 @@ public final class SessionManager: Service {
                 return try await handler(try entered.nested(presented, intent))
             }
             guard let presented else {
-                let session = Session(coherence.newCheckout(), nil, nil, isInCluster: false, intent, manager: self, outer: outer)
+                let session = Session(
+                    coherence.newCheckout(), nil, nil, isInCluster: false, intent, manager: self, outer: outer)
                 return try await run(handler, session, responseFields)
             }
             // 3  Lock: writers are alone in the session, readers together. The lease's end leaves it, on every path.

@@ -95,8 +95,8 @@ public final class Session: Sendable {
     ///     without an id.
     ///   - isInCluster: the request is in the session among all nodes, too, and leaves it before the lease.
     init(
-        _ checkout: Checkout, _ presented: SessionCookie.Presented?, _ lease: consuming SessionLease?, isInCluster: Bool,
-        _ intent: AccessIntent, manager: SessionManager, outer: Session?
+        _ checkout: Checkout, _ presented: SessionCookie.Presented?, _ lease: consuming SessionLease?,
+        isInCluster: Bool, _ intent: AccessIntent, manager: SessionManager, outer: Session?
     ) {
         self.checkout = checkout
         self.presented = presented
