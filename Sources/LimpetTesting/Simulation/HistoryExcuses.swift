@@ -104,7 +104,8 @@ extension HistoryChecker {
 
     func hasMoved(_ session: SessionIndex.Session, before loss: History.Loss) -> Bool {
         // Where every node may have a copy, only who changes something becomes home; or who put it back after another loss.
-        let readsMove = !bounds.isLinearizable || losses(session).contains { $0.time < loss.time }
+        let isRoaming = bounds.isLinearizable && !bounds.isAtomic
+        let readsMove = !isRoaming || losses(session).contains { $0.time < loss.time }
         let begun = session.operations.filter {
             self[$0].invoked <= loss.time && (readsMove || self[$0].isChange)
         }

@@ -34,7 +34,7 @@ struct BrokenRuleTests {
         Kept(rule: .r11, kind: .roamingTimeouts, seed: 1961),
         Kept(rule: .r13, kind: .timeouts, seed: 2),
         Kept(rule: .r14, kind: .idle, seed: 1),
-        Kept(rule: .r15, kind: .floods, seed: 254),
+        Kept(rule: .r15, kind: .draining, seed: 158),
         Kept(rule: .r16, kind: .memoryLost, seed: 26),
         Kept(rule: .r17, kind: .memoryLost, seed: 2),
         Kept(rule: .r18, kind: .roamingMemoryLost, seed: 94),
@@ -44,7 +44,7 @@ struct BrokenRuleTests {
         Kept(rule: .r22, kind: .draining, seed: 6),
         Kept(rule: .r23, kind: .orphans, seed: 1),
         Kept(rule: .r23, kind: .locked, seed: 3),
-        Kept(rule: .r24, kind: .roamingCrashes, seed: 92),
+        Kept(rule: .r24, kind: .rotation, seed: 6),
         Kept(rule: .r25, kind: .outages, seed: 5032),
     ]
 

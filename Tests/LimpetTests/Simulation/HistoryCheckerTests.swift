@@ -293,6 +293,17 @@ struct HistoryCheckerTests {
         #expect(story.points.isEmpty)
     }
 
+    @Test func `under a lock of the cluster a read moves a session as well, unlike where every node may have a copy`() {
+        var story = Story(isLinearizable: true, staleness: 0)
+        story.request(at: 1, reads: ["x": 1], writes: [History.Write("x", 2)])
+        story.request(at: 1.4, node: "b", reads: ["x": 2])
+        story.history.losses = [.init(time: .seconds(1.6), server: 0, id: "s")]
+        story.request(client: 1, at: 4, reads: ["x": 1])
+        #expect(story.points.isEmpty == false)
+        story.history.bounds.isAtomic = true
+        #expect(story.points.isEmpty)
+    }
+
     @Test func `what moved earlier may not`() {
         var story = Story()
         story.request(at: 1, node: "b", reads: ["x": 1], writes: [History.Write("x", 2)])
