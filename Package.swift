@@ -147,7 +147,7 @@ let package = Package(
             dependencies: [
                 "Counter", "Failover", "Limpet", "LimpetMemcached", "LimpetServer", "LimpetTesting", configuration,
             ],
-            exclude: ["cluster-clients", "goaway-client"],
+            exclude: ["cluster-clients", "goaway-client", "page-client"],
             swiftSettings: settings),
     ]
 )

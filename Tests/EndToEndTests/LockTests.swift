@@ -43,6 +43,21 @@ struct LockTests {
         #expect(try await a.statistics().sessionsEntered == 0)
     }
 
+    @Test func `a page's streams that only read are in the session together, whatever writes beside them`() async throws
+    {
+        let a = try NodeProcess("a", memcached: [memcached.port], lock: ["rules": ["read GET /hold"]])
+        try await client.request("POST", port: a.port, "/count")
+        let cookie = try #require(client.cookie)
+        let script = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "page-client")
+        let printed = try await output(
+            of: "/usr/bin/python3", [script.path, "\(a.port)", cookie, "3", "/hold?ms=100", "/count"])
+        // One after the other, 45 that take a tenth of a second would take four and a half.
+        let median = try #require(printed.firstMatch(of: #/GET ([\d.]+) /#).flatMap { Double($0.1) })
+        #expect((100..<1000).contains(median), "\(printed)")
+        // The first page is not timed.
+        #expect(try await count(a) == "\(1 + 4 * 5)")
+    }
+
     @Test func `on two nodes at once every request counts, in the cluster's lock`() async throws {
         let a = try NodeProcess("a", memcached: [memcached.port], lock: ["scope": "cluster"])
         let b = try NodeProcess("b", memcached: [memcached.port], lock: ["scope": "cluster"])

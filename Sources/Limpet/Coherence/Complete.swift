@@ -75,9 +75,29 @@ extension SessionCoherence {
             if checkout.isAccessSaveDue, !isTooLong(checkout), copy.withState({ isAccessSaveDue($0) }) {
                 await saveAccessTime(copy)
             }
-            // Where any node may be asked the route says who put it there last, so that one may put it back.
-            return checkout.routeIsStale && !isRoaming ? .setCookie(copy.id) : .keepCookie
+            return answer(toReaderOf: copy, checkout)
         }
+    }
+
+    /// What a request is answered that changed nothing; `nil` if there is something to be stored all the same.
+    func answer(toUnchanged checkout: Checkout, _ presented: SessionCookie.Presented?) -> Answer? {
+        guard let copy = checkout.copy else {
+            return checkout.isReadOnly ? .keepCookie : answerToNone(checkout, presented)
+        }
+        guard copy.keys.generation == names.generation else { return .expireCookie }
+        return checkout.isAccessSaveDue ? nil : answer(toReaderOf: copy, checkout)
+    }
+
+    private func answer(toReaderOf copy: SessionCopy, _ checkout: Checkout) -> Answer {
+        // Where any node may be asked the route says who put it there last, so that one may put it back.
+        checkout.routeIsStale && !isRoaming ? .setCookie(copy.id) : .keepCookie
+    }
+
+    private func answerToNone(_ checkout: Checkout, _ presented: SessionCookie.Presented?) -> Answer {
+        // The node that the cookie names may serve what has ended until its next poll: not to a client that was told so. At home a
+        // cookie is left alone, for it may be a newer one by the time that this answer arrives.
+        let leadsElsewhere = checkout.replacesEnded && presented?.namesThisNode == false
+        return leadsElsewhere ? .expireCookie : .keepCookie
     }
 
     /// The client has another id by now, which this answer must not take from it; but what this request did is nowhere.
@@ -111,12 +131,7 @@ extension SessionCoherence {
         _ changes: SessionChanges, _ checkout: Checkout, _ presented: SessionCookie.Presented?
     ) async throws -> Answer {
         if case .ends = changes.ending { return presented == nil ? .keepCookie : .expireCookie }
-        guard !changes.attributes.isEmpty else {
-            // The node that the cookie names may serve what has ended until its next poll: not to a client that was told so. At home a
-            // cookie is left alone, for it may be a newer one by the time that this answer arrives.
-            let leadsElsewhere = checkout.replacesEnded && presented?.namesThisNode == false
-            return leadsElsewhere ? .expireCookie : .keepCookie
-        }
+        guard !changes.attributes.isEmpty else { return answerToNone(checkout, presented) }
         var changes = changes
         if let presented, !keeps(.r16) { changes.newID = presented.id }
         return .setCookie(

@@ -14,6 +14,9 @@ import DequeModule
 ///
 /// Who comes takes the end of the line unless it can be in at once; a reader behind a waiting writer waits, so that no
 /// writer is starved. Whenever the first in line can be in, it is: it, and if it reads, the readers right behind it.
+///
+/// The requests of one page come at once, in an order that means nothing. So a reader passes a writer that came less than
+/// ``together`` before it: a page's readers are in together, and its writers keep nobody waiting but each other.
 struct LockLine<Ticket: Sendable>: Sendable {
     /// What a request waits for.
     enum Wish: Sendable {
@@ -26,6 +29,8 @@ struct LockLine<Ticket: Sendable>: Sendable {
     struct Waiter: Sendable {
         let number: UInt64
         let wish: Wish
+        /// When it came. Monotonic.
+        let since: UInt64
         let ticket: Ticket
     }
 
@@ -34,6 +39,10 @@ struct LockLine<Ticket: Sendable>: Sendable {
         var waiters: [Waiter] = []
         var access = SessionAccess.read
     }
+
+    /// Who comes within 5 ms came together. The streams of a page are in one or two packets, and what the user does next comes
+    /// much later (100 ms are felt as at once); a writer waits so much longer for readers at most, beside their handlers.
+    static var together: UInt64 { 5_000_000 }
 
     /// Readers that are in; 0: one is in alone.
     private(set) var readers: Int
@@ -53,11 +62,17 @@ struct LockLine<Ticket: Sendable>: Sendable {
     var waiting: Int { line?.count ?? 0 }
 
     /// Lets one more in, if that one would not have to wait.
-    mutating func enter(_ access: SessionAccess) -> Bool {
-        guard access == .read, readers > 0, waiting == 0 else { return false }
+    mutating func enter(_ access: SessionAccess, at now: UInt64) -> Bool {
+        guard access == .read, readers > 0 else { return false }
+        if let first = line?.first {
+            guard first.wish == .write, Self.mayPass(first, at: now) else { return false }
+        }
         readers += 1
         return true
     }
+
+    /// Whether a reader that comes now goes before a writer.
+    private static func mayPass(_ writer: Waiter, at now: UInt64) -> Bool { now <= writer.since + together }
 
     mutating func append(_ waiter: Waiter) {
         if line == nil { line = Deque() }
@@ -72,18 +87,16 @@ struct LockLine<Ticket: Sendable>: Sendable {
             readers -= 1
             return Admitted()
         }
-        guard let first = line?.popFirst() else {
+        guard waiting > 0 else {
             isFree = true
             return Admitted()
         }
         since = now()
-        guard first.wish == .read else {
-            readers = 0
-            return Admitted(waiters: [first], access: .write)
-        }
-        readers = 1
-        var admitted = Admitted(waiters: [first])
-        letReadersIn(&admitted)
+        readers = 0
+        var admitted = Admitted()
+        // Who wants to be alone to load was in before all others.
+        if line?.first?.wish != .load { letReadersIn(&admitted) }
+        if readers == 0, let first = line?.popFirst() { admitted = Admitted(waiters: [first], access: .write) }
         return admitted
     }
 
@@ -121,12 +134,21 @@ struct LockLine<Ticket: Sendable>: Sendable {
         return (waiter, admitted)
     }
 
-    /// The readers that stand first in line, and those who wanted to be alone and may find now what they need.
+    /// The readers that stand first in line, those who wanted to be alone and may find now what they need, and the readers that came
+    /// together with the first writer.
     private mutating func letReadersIn(_ admitted: inout Admitted) {
-        while let next = line?.first, next.wish != .write {
-            line?.removeFirst()
-            readers += 1
-            admitted.waiters.append(next)
+        while let next = line?.first, next.wish != .write { admit(at: 0, &admitted) }
+        guard let writer = line?.first else { return }
+        var index = 1
+        // In order of their coming: who came later than that has nobody behind who did not.
+        while index < waiting, let next = line?[index], Self.mayPass(writer, at: next.since) {
+            if next.wish == .read { admit(at: index, &admitted) } else { index += 1 }
         }
+    }
+
+    private mutating func admit(at index: Int, _ admitted: inout Admitted) {
+        guard let waiter = line?.remove(at: index) else { return }
+        readers += 1
+        admitted.waiters.append(waiter)
     }
 }

@@ -44,36 +44,35 @@ package final class SessionLocks: Sendable {
         self.waits = waits
     }
 
+    /// Enters a session, if that needs no waiting: neither suspends nor allocates.
+    package func tryEnter(_ id: SessionID, _ access: SessionAccess = .write) -> SessionLease? {
+        let now = clock.monotonicNanoseconds()
+        let entered = shards[id].lines.withLock { Self.claim(&$0[id], access, at: now) }
+        return entered || !excludesOthers ? SessionLease(locks: self, id: id, access: access, enteredAt: now) : nil
+    }
+
     /// Enters a session, or waits in line for it.
     ///
     /// - Throws: ``SessionError`` (`lockTimeout`, `tooManyWaiting`), or `CancellationError` if the request is cancelled while
     ///   it waits.
     package func enter(_ id: SessionID, _ access: SessionAccess) async throws -> SessionLease {
-        let now = clock.monotonicNanoseconds()
-        if let lease = tryEnter(id, access, at: now) { return lease }
-        var lease = SessionLease(locks: self, id: id, access: .none, enteredAt: now)
+        if let lease = tryEnter(id, access) { return lease }
+        var lease = SessionLease(locks: self, id: id, access: .none, enteredAt: 0)
         try await lease.wait(for: access == .read ? .read : .write)
         return lease
-    }
-
-    /// Enters a session alone, if nobody is in.
-    func tryEnter(_ id: SessionID) -> SessionLease? { tryEnter(id, .write, at: clock.monotonicNanoseconds()) }
-
-    private func tryEnter(_ id: SessionID, _ access: SessionAccess, at now: UInt64) -> SessionLease? {
-        let entered = shards[id].lines.withLock { Self.claim(&$0[id], access, at: now) }
-        return entered || !excludesOthers ? SessionLease(locks: self, id: id, access: access, enteredAt: now) : nil
     }
 
     // With the table's slot as an argument each of these looks the session up once.
 
     private static func claim(_ slot: inout Line?, _ access: SessionAccess, at now: UInt64) -> Bool {
-        guard slot == nil else { return slot?.enter(access) ?? false }
+        guard slot == nil else { return slot?.enter(access, at: now) ?? false }
         slot = Line(access, at: now)
         return true
     }
 
     private static func exit(_ slot: inout Line?, _ clock: any NodeClock) -> Line.Admitted {
-        guard let admitted = slot?.exit(at: clock.monotonicNanoseconds) else { return Line.Admitted() }
+        // A closure of its own: a bound method is kept on the heap.
+        guard let admitted = slot?.exit(at: { clock.monotonicNanoseconds() }) else { return Line.Admitted() }
         if slot?.isFree == true { slot = nil }
         return admitted
     }
@@ -112,7 +111,7 @@ package final class SessionLocks: Sendable {
             defer { timer.cancelAll() }
             return try await withTaskCancellationHandler {
                 try await withCheckedThrowingContinuation { continuation in
-                    line(up: Line.Waiter(number: number, wish: wish, ticket: continuation), for: id, at: since)
+                    line(up: Line.Waiter(number: number, wish: wish, since: since, ticket: continuation), for: id)
                     // Not before: a timer that finds nobody in line would leave somebody there for good.
                     timer.addTask { await self.leaveInTime(id, number, left) }
                 }
@@ -132,7 +131,7 @@ package final class SessionLocks: Sendable {
             throwing: SessionError(.lockTimeout, "other requests held the session for longer than \(timeout)"))
     }
 
-    private func line(up waiter: Line.Waiter, for id: SessionID, at now: UInt64) {
+    private func line(up waiter: Line.Waiter, for id: SessionID) {
         enum Outcome { case entered, cancelled, full, waiting }
         let outcome = shards[id].lines.withLock { lines -> Outcome in
             // Cancelled before it stood in line: its cancellation handler has come and gone, or comes to find nobody.
@@ -144,7 +143,7 @@ package final class SessionLocks: Sendable {
                 return isCancelled ? .cancelled : .waiting
             }
             if isCancelled { return .cancelled }
-            if Self.claim(&lines[id], waiter.wish == .read ? .read : .write, at: now) { return .entered }
+            if Self.claim(&lines[id], waiter.wish == .read ? .read : .write, at: waiter.since) { return .entered }
             guard lines[id].map({ $0.waiting < maxWaiters }) ?? true else { return .full }
             lines[id]?.append(waiter)
             return .waiting

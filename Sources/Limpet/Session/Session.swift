@@ -74,6 +74,11 @@ public final class Session: Sendable {
         var ending = SessionChanges.Ending.stays
         /// The first thing that was written and may not be.
         var refused: String?
+
+        var isNothing: Bool {
+            guard changes.isEmpty, !maxInactiveChanged, refused == nil, case .stays = ending else { return false }
+            return true
+        }
     }
 
     private enum Phase {
@@ -242,39 +247,63 @@ public final class Session: Sendable {
         }
     }
 
+    /// Ends the request if its handler wrote nothing and there is nothing to store: at once, in one pass of the state. A read costs half
+    /// of what it would with ``complete()``.
+    ///
+    /// - Returns: `nil` if there is more to do.
+    func completeUnchanged() -> SessionCoherence.Answer? {
+        guard !isInCluster, let answer = manager.coherence.answer(toUnchanged: checkout, presented) else { return nil }
+        return state.withLock { state in
+            guard case .open = state.phase, state.written.isNothing else { return nil }
+            state.phase = .complete(.success(answer))
+            state.lease = nil
+            state.newLease = nil
+            return answer
+        }
+    }
+
     /// Seals the session, stores what the request did, and leaves the lock: once, whoever asks first. Others get what became of it.
     func complete() async throws -> SessionCoherence.Answer {
-        guard seal() else { return try await outcome() }
-        let result: Result<SessionCoherence.Answer, any Error>
+        guard let written = seal() else { return try await outcome() }
+        let answer: SessionCoherence.Answer
         do {
-            result = .success(try await manager.coherence.complete(try changes(), checkout, presented))
+            answer = try await manager.coherence.complete(try changes(written), checkout, presented)
         } catch {
-            result = .failure(error)
+            await leaveCluster()
+            end(.complete(.failure(error)))
+            throw error
         }
-        await end(.complete(result))
-        return try result.get()
+        if isInCluster { await leaveCluster() }
+        end(.complete(.success(answer)))
+        return answer
     }
 
     /// The handler failed: nothing of what it did is kept, and the session takes no writes from then on. What was released before
     /// stays as it is.
     func abandon() async {
-        if seal() { await end(.abandoned) }
+        guard seal() != nil else { return }
+        await leaveCluster()
+        end(.abandoned)
     }
 
     /// The session takes no writes from now on.
     ///
-    /// - Returns: whether the caller is the one who ends it.
-    private func seal() -> Bool {
+    /// - Returns: what was written, for the caller, who ends the session; `nil` if somebody else does.
+    private func seal() -> Written? {
         state.withLock { state in
-            guard case .open = state.phase else { return false }
+            guard case .open = state.phase else { return nil }
             state.phase = .completing([])
-            return true
+            return state.written
         }
     }
 
-    /// Leaves the session's locks: the cluster's first, so that this node's next request does not come in before it is let go.
-    private func end(_ phase: consuming Phase) async {
+    /// Leaves the session among the nodes: before this node's lock, so that the next request does not come in before it is let go.
+    private func leaveCluster() async {
         if isInCluster, let presented { await manager.coherence.leaveCluster(presented.id) }
+    }
+
+    /// Leaves the lock, and tells who waits for it what became of the session.
+    private func end(_ phase: consuming Phase) {
         let waiters = state.withLock { state in
             var waiters: [CheckedContinuation<Void, Never>] = []
             if case .completing(let those) = state.phase { waiters = those }
@@ -307,8 +336,7 @@ public final class Session: Sendable {
     /// What the request did.
     ///
     /// - Throws: ``SessionError`` (`notEncodable`, naming the attribute; `writeNotAllowed`).
-    private func changes() throws(SessionError) -> SessionChanges {
-        let written = state.withLock { $0.written }
+    private func changes(_ written: Written) throws(SessionError) -> SessionChanges {
         if let refused = written.refused { throw intent.error(refused) }
         var changes = SessionChanges()
         for (name, change) in written.changes {

@@ -10,9 +10,17 @@ struct LockLineTests {
         var line: LockLine<Int>?
         /// Those who are in, and as what.
         var inside: [Int: SessionAccess] = [:]
-        /// In the order in which they have to come in.
-        var waiting: [(number: Int, wish: LockLine<Int>.Wish)] = []
+        /// In the order in which they came.
+        var waiting: [(number: Int, wish: LockLine<Int>.Wish, since: UInt64)] = []
         var served = 0
+        var now: UInt64 = 0
+
+        /// Whether a reader that came then may be in although these came before: they are writers that came with it.
+        func mayPass(_ earlier: some Sequence<(number: Int, wish: LockLine<Int>.Wish, since: UInt64)>, at since: UInt64)
+            -> Bool
+        {
+            earlier.allSatisfy { $0.wish == .write && since <= $0.since + 5_000_000 }
+        }
 
         /// Tells whether what is so may be.
         mutating func check(_ step: String) {
@@ -20,15 +28,23 @@ struct LockLineTests {
             #expect(writers == 0 || inside.count == 1, "\(step): a writer is not alone")
             #expect((line == nil) == inside.isEmpty, "\(step): the table has an entry without anybody in, or none")
             #expect(line?.waiting ?? 0 == waiting.count, "\(step): somebody is lost")
-            guard let first = waiting.first else { return }
+            guard !waiting.isEmpty else { return }
             #expect(!inside.isEmpty, "\(step): somebody waits for nobody")
-            #expect(first.wish != .read || writers == 1, "\(step): a reader is first in line and does not read")
+            for (index, waiter) in waiting.enumerated() where writers == 0 && waiter.wish == .read {
+                #expect(!mayPass(waiting[..<index], at: waiter.since), "\(step): a reader waits that could read")
+            }
         }
 
         mutating func admit(_ admitted: LockLine<Int>.Admitted?) {
             for waiter in admitted?.waiters ?? [] {
-                #expect(waiting.first?.number == waiter.ticket, "somebody was let in out of turn")
-                waiting.removeFirst()
+                guard let index = waiting.firstIndex(where: { $0.number == waiter.ticket }) else {
+                    Issue.record("somebody was let in who does not wait")
+                    continue
+                }
+                let isInTurn =
+                    index == 0 || waiter.wish == .read && mayPass(waiting[..<index], at: waiting[index].since)
+                #expect(isInTurn, "somebody was let in out of turn")
+                waiting.remove(at: index)
                 inside[waiter.ticket] = admitted?.access
                 served += 1
             }
@@ -37,20 +53,20 @@ struct LockLineTests {
 
         mutating func come(_ number: Int, _ access: SessionAccess) {
             let wasFree = line == nil
-            if wasFree { line = LockLine(access, at: 0) }
-            if wasFree || line?.enter(access) == true {
-                #expect(waiting.isEmpty, "somebody came in before those who wait")
+            if wasFree { line = LockLine(access, at: now) }
+            if wasFree || line?.enter(access, at: now) == true {
+                #expect(mayPass(waiting, at: now), "somebody came in before those who wait")
                 inside[number] = access
             } else {
                 let wish: LockLine<Int>.Wish = access == .read ? .read : .write
-                line?.append(.init(number: UInt64(number), wish: wish, ticket: number))
-                waiting.append((number, wish))
+                line?.append(.init(number: UInt64(number), wish: wish, since: now, ticket: number))
+                waiting.append((number, wish, now))
             }
         }
 
         mutating func exit(_ number: Int) {
             inside[number] = nil
-            admit(line?.exit { 0 })
+            admit(line?.exit { now })
         }
 
         mutating func load(_ number: Int) {
@@ -58,8 +74,8 @@ struct LockLineTests {
                 inside[number] = .write
             } else {
                 inside[number] = nil
-                line?.stepBack(.init(number: UInt64(number), wish: .load, ticket: number))
-                waiting.insert((number, .load), at: waiting.firstIndex { $0.wish != .load } ?? waiting.count)
+                line?.stepBack(.init(number: UInt64(number), wish: .load, since: now, ticket: number))
+                waiting.insert((number, .load, now), at: waiting.firstIndex { $0.wish != .load } ?? waiting.count)
             }
         }
 
@@ -76,6 +92,7 @@ struct LockLineTests {
         var random = SeededRandom(seed: UInt64(seed))
         var model = Model()
         for step in 0..<400 {
+            model.now += .random(in: 0...2_000_000, using: &random)
             let readers = model.inside.filter { $0.value == .read }.keys.sorted()
             switch Int.random(in: 0..<8, using: &random) {
             case 0...2:
@@ -98,6 +115,38 @@ struct LockLineTests {
         model.check("seed \(seed), the end")
         #expect(model.waiting.isEmpty && model.line == nil)
         #expect(model.served > 10)
+    }
+
+    @Test func `the readers of a page are in together, whatever writes beside them, and its writers follow`() {
+        var model = Model()
+        for number in 0..<50 {
+            model.come(number, number % 10 == 5 ? .write : .read)
+            model.now += 50_000
+        }
+        #expect(model.inside.count == 45)
+        for number in 0..<50 where number % 10 != 5 { model.exit(number) }
+        #expect(model.inside == [5: .write])
+        #expect(model.waiting.map(\.number) == [15, 25, 35, 45])
+    }
+
+    @Test func `a writer waits for no reader that came later than a page's requests do`() {
+        var model = Model()
+        model.come(0, .read)
+        model.come(1, .write)
+        model.now = 5_000_000
+        model.come(2, .read)
+        #expect(model.inside.keys.sorted() == [0, 2])
+        model.now += 1
+        model.come(3, .read)
+        model.exit(0)
+        #expect(model.inside == [2: .read])
+        model.exit(2)
+        #expect(model.inside == [1: .write])
+        // Those behind it: the reader came together with this one, but not with the other.
+        model.come(4, .write)
+        model.come(5, .read)
+        model.exit(1)
+        #expect(model.inside == [3: .read, 5: .read])
     }
 
     @Test func `readers that all find nothing to read load once, and are in together again`() {

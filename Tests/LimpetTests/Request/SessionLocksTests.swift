@@ -121,6 +121,7 @@ struct SessionLocksTests {
         let order = Order()
         let writer = enter(locks, id, .write) { order.add(1) }
         while locks.lineLength(of: id) < 1 { await Task.yield() }
+        clock.advance(by: .milliseconds(6))
         let reader = enter(locks, id, .read) { order.add(2) }
         while locks.lineLength(of: id) < 2 { await Task.yield() }
         #expect(locks.count == .init(sessions: 1, inside: 2, waiting: 2))
