@@ -255,6 +255,7 @@ public final class SessionManager: Service {
                 group.addTask { await self.coherence.membership.run() }
                 group.addTask { await self.coherence.runRoster() }
                 group.addTask { await self.coherence.runBurials() }
+                if coherence.isClusterLocked { group.addTask { await self.coherence.runLooksForNews() } }
             }
         }
     }

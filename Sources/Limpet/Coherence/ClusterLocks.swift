@@ -219,6 +219,11 @@ final class ClusterLocks: Sendable {
         }
     }
 
+    /// Somebody has taken the lock that was left to others: once it is free again, it is anybody's.
+    func yielded(_ id: SessionID) {
+        entry(id) { $0?.yieldsUntil = 0 }
+    }
+
     // MARK: The watch
 
     /// The locks that this node holds, or may hold, in some buckets of a server.

@@ -20,16 +20,22 @@ final class ClusterWaits: Sendable {
     private let lines = Locked([SessionID: Line]())
     private let nextNumber = Atomic<UInt64>(0)
     private let clock: any NodeClock
+    /// Somebody has begun to wait, and nobody did before.
+    let begins: AsyncStream<Void>
+    private let begin: AsyncStream<Void>.Continuation
 
     init(clock: any NodeClock) {
         self.clock = clock
+        (begins, begin) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
     }
 
     /// A request begins to wait. Until ``leave(_:)``.
     func join(_ id: SessionID, _ keys: SessionStoreKeys) {
-        lines.withLock { lines in
+        let isFirst = lines.withLock { lines in
             if lines[id] == nil { lines[id] = Line(keys: keys) } else { lines[id]?.count += 1 }
+            return lines.count == 1
         }
+        if isFirst { begin.yield() }
     }
 
     func leave(_ id: SessionID) {
@@ -89,7 +95,7 @@ final class ClusterWaits: Sendable {
     }
 
     /// Others have changed sessions of these buckets, or let go of their locks.
-    func wake(_ server: Int, _ buckets: BucketSet) {
+    func wake(_ server: Int, _ buckets: BucketSet = .all) {
         let sleepers = lines.withLock { lines in
             lines.keys.sorted { $0.spread < $1.spread }.flatMap { id -> [Sleeper] in
                 guard let keys = lines[id]?.keys, keys.server == server, buckets.contains(keys.bucket) else {
@@ -103,6 +109,11 @@ final class ClusterWaits: Sendable {
 
     /// How many sessions somebody waits for.
     var count: Int { lines.withLock { $0.count } }
+
+    /// The servers of the sessions that somebody sleeps for.
+    var servers: Set<Int> {
+        lines.withLock { lines in Set(lines.values.lazy.filter { !$0.sleepers.isEmpty }.map(\.keys.server)) }
+    }
 }
 
 extension ClusterWaits.Line {
@@ -110,5 +121,27 @@ extension ClusterWaits.Line {
         news += 1
         defer { sleepers = [] }
         return sleepers
+    }
+}
+
+extension SessionCoherence {
+    /// How often a node looks whether there is news for those who wait: one small read, and none while nobody waits.
+    private static let lookForNews = Duration.milliseconds(25)
+
+    /// Wakes those who wait for other nodes' locks as soon as somebody has told this node of a change, before its next poll would find
+    /// out. Until the task is cancelled.
+    func runLooksForNews() async {
+        for await _ in clusterWaits.begins {
+            var known: [Int: [UInt8]?] = [:]
+            while clusterWaits.count > 0 {
+                do { try await clock.sleep(for: Self.lookForNews) } catch { return }  // Cancelled: the node stops.
+                for server in clusterWaits.servers {
+                    // A failure is no news: who waits looks by itself, too.
+                    guard case .success(let entry) = await store.get([watch.rootKey(server)])[0] else { continue }
+                    guard known.updateValue(entry?.bytes, forKey: server) != .some(entry?.bytes) else { continue }
+                    clusterWaits.wake(server)
+                }
+            }
+        }
     }
 }

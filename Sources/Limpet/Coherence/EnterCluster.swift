@@ -111,7 +111,13 @@ extension SessionCoherence {
         if case .held(let holding) = found, holding.node != node { standing = await look(at: holding.node) }
         let decision = ClusterLockDecision(found: found, node: node, holder: standing, yields: yields)
         guard case .take(var taking) = decision else {
-            if case .held(let holding) = found { try await want(keys, holding, &wait) }
+            guard case .held(let holding) = found else {
+                clusterLocks.gaveUp(id, now: clock.monotonicNanoseconds())
+                return .wait
+            }
+            // Whom this node has left the lock to has it, or had it.
+            clusterLocks.yielded(id)
+            try await want(keys, holding, &wait)
             clusterLocks.gaveUp(id, now: clock.monotonicNanoseconds())
             return .wait
         }

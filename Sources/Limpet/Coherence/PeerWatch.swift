@@ -234,7 +234,15 @@ final class PeerWatch: Sendable {
 
 /// Some of the 256 buckets.
 struct BucketSet: Sendable, Equatable {
-    private var words: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
+    private var words: (UInt64, UInt64, UInt64, UInt64)
+
+    init() { words = (0, 0, 0, 0) }
+
+    static var all: Self {
+        var all = Self()
+        all.words = (.max, .max, .max, .max)
+        return all
+    }
 
     var isEmpty: Bool { words == (0, 0, 0, 0) }
 

@@ -121,6 +121,54 @@ struct ClusterLockingTests {
         #expect(value == 1)
     }
 
+    @Test func `a node that has let a lock go may have it back as soon as the other one has had it`() async throws {
+        let cluster = Cluster()
+        let nodes = try await nodes("a", "b", in: cluster)
+        let client = Client()
+        try await nodes[0].request(client) { $0[.count] = 1 }
+        let cookie = client.cookie
+        // The clock stands still: nobody looks again by itself.
+        for (holder, contender) in [(nodes[0], nodes[1]), (nodes[1], nodes[0])] {
+            contender.store.forgetCalls()
+            async let read = contender.request(Client(), cookie: cookie) { $0[.count] }
+            while contender.store.count(.put, on: "w/") == 0 || cluster.clock.sleeperCount == 0 { await Task.yield() }
+            await holder.poll()
+            await contender.poll()
+            let value = try await read
+            #expect(value == 1)
+            #expect(holder.sessions.statistics.locksHandedOver == 1)
+        }
+    }
+
+    @Test func `who waits for a lock hears of a change before the next poll`() async throws {
+        let cluster = Cluster()
+        let nodes = try await nodes("a", "b", in: cluster)
+        let coherence = nodes[1].sessions.coherence
+        let id = SessionID()
+        let keys = coherence.names.keys(of: id)
+        let waits = coherence.clusterWaits
+        waits.join(id, keys)
+        let looks = Task { await coherence.runLooksForNews() }
+        // What there is at first is news to a node that has not looked before.
+        for hasNews in [true, false] {
+            let nap = Task { try await waits.sleep(id, knowing: waits.news(of: id), atMost: .seconds(60)) }
+            await cluster.clock.waitForSleepers(2)
+            let count = waits.news(of: id)
+            cluster.clock.advance(by: .milliseconds(25))
+            if !hasNews {
+                await cluster.clock.waitForSleepers(2)
+                #expect(waits.news(of: id) == count)
+                try await nodes[0].sessions.coherence.bump("b", keys)
+                cluster.clock.advance(by: .milliseconds(25))
+            }
+            try await nap.value
+            #expect(waits.news(of: id) == count + 1)
+        }
+        waits.leave(id)
+        looks.cancel()
+        await looks.value
+    }
+
     @Test func `of many requests on one node one asks for the lock, and all come in when it has it`() async throws {
         let cluster = Cluster()
         let nodes = try await nodes("a", "b", in: cluster)
