@@ -312,24 +312,37 @@ extension SessionCoherence {
         clusterLocks.gaveUp(lock.id, mayHoldUntil: now + configuration.maxRequest.nanoseconds, now: now)
     }
 
-    /// R21: a node that stops gives all locks up, so that nobody waits for the end of its lease.
+    /// R21: a node that stops gives all locks up, so that nobody waits for the end of its lease; as many as it has time for.
     func letAllLocksGo() async {
         guard isClusterLocked else { return }
-        await letGo(clusterLocks.held.filter { clusterLocks.want($0) })
+        let deadline = clock.monotonicNanoseconds() + Self.drainTimeout.nanoseconds
+        let left = await letGo(clusterLocks.held.filter { clusterLocks.want($0) }, until: deadline)
+        guard left > 0 else { return }
+        logger.warning(
+            "A node stops and could not give up all locks of its sessions: other nodes wait for the end of its lease",
+            metadata: [LogKey.node: "\(node.name)", LogKey.sessions: "\(left)"])
     }
 
-    private func letGo(_ locks: [ClusterLocks.Watched]) async {
+    /// - Returns: for how many there was no time.
+    @discardableResult
+    private func letGo(_ locks: [ClusterLocks.Watched], until deadline: UInt64 = .max) async -> Int {
         var waiting = locks.makeIterator()
+        var left = 0
         await withTaskGroup(of: Void.self) { group in
             for _ in 0..<Self.letGoAtOnce {
                 guard let lock = waiting.next() else { break }
                 group.addTask { await self.letGo(lock) }
             }
             while await group.next() != nil {
-                guard let lock = waiting.next() else { continue }
+                guard clock.monotonicNanoseconds() < deadline, let lock = waiting.next() else { continue }
                 group.addTask { await self.letGo(lock) }
             }
         }
+        while let lock = waiting.next() {
+            left += 1
+            mayHold(lock, clock.monotonicNanoseconds())
+        }
+        return left
     }
 
     // MARK: The watch

@@ -369,6 +369,17 @@ struct ClusterLockingTests {
         #expect(holding.node.name == "a")
     }
 
+    @Test func `a node that stops gives up as many locks as it has time for`() async throws {
+        let cluster = Cluster()
+        let a = try await nodes("a", in: cluster)[0]
+        for _ in 0..<20 { try await a.request(Client()) { $0[.count] = 1 } }
+        a.store.forgetCalls()
+        a.store.next(.put, on: "l/").runsFirst { cluster.clock.advance(by: .seconds(15)) }
+        await a.sessions.drain()
+        // Those that were begun together.
+        #expect(a.store.count(.put, on: "l/") == 16)
+    }
+
     @Test func `a node that stops gives its locks up`() async throws {
         let cluster = Cluster()
         let nodes = try await nodes("a", "b", in: cluster)
