@@ -105,7 +105,7 @@ let package = Package(
 
         .executableTarget(
             name: "BenchmarkSessions", dependencies: ["Limpet", httpTypes, logging], path: "Benchmarks/Sessions",
-            exclude: ["README.md", "run"], swiftSettings: settings),
+            exclude: ["README.md", "page", "run"], swiftSettings: settings),
 
         .executableTarget(
             name: "BenchmarkMemcached", dependencies: ["Limpet", "LimpetMemcached", "LimpetTesting", logging],
