@@ -160,7 +160,7 @@ extension SessionConfiguration {
     static let lockScopeKey = ConfigurationKey(
         "lock.scope", .choice(Lock.Scope.allCases.map(\.rawValue)), "whom a request keeps out of its session")
     static let lockLeaseKey = ConfigurationKey(
-        "lock.leaseSeconds", .integer(3...60),
+        "lock.leaseSeconds", .integer(3...10),
         "scope cluster: how long a node that gives no sign of life keeps its locks")
     static let storeKindKey = ConfigurationKey(
         "store.kind", .choice(Store.Kind.allCases.map(\.rawValue)), "where sessions are kept for the other nodes")
@@ -238,6 +238,12 @@ extension SessionConfiguration {
             (1...64).contains(store.prefix.utf8.count)
                 && store.prefix.utf8.allSatisfy { (0x21...0x7E).contains($0) },
             "1 to 64 characters of printable ASCII without a space")
+        // Who waits has to see the end of a dead holder's lease, and of the two polls after a lost lock.
+        try require(
+            Self.lockTimeoutKey, "\(lock.timeout.milliseconds)",
+            lock.scope == .node || lock.timeout >= lock.lease + peerPoll * 4,
+            "at least \((lock.lease + peerPoll * 4).milliseconds) with lock.scope cluster: lock.leaseSeconds and four times "
+                + "session.peerPollMilliseconds")
         // RFC 6265bis, section 5.6.7.1: browsers refuse SameSite=None without Secure.
         try require(
             Self.cookieSameSiteKey, cookie.sameSite.rawValue, cookie.sameSite != .none || cookie.secure,

@@ -161,7 +161,7 @@ public final class SessionManager: Service {
                     ? try await coherence.checkout(presented, &lease)
                     : try await coherence.checkout(presented, at: lease.enteredAt)
             } catch {
-                if isInCluster { await coherence.leaveCluster(presented.id) }
+                if isInCluster { await coherence.leaveCluster(presented.id, isOver: false) }
                 throw error
             }
             let session = Session(
@@ -306,6 +306,7 @@ public final class SessionManager: Service {
                 "A failed change of a session's id could not be undone; it is tried again later",
                 metadata: [LogKey.error: "\(error)", LogKey.node: "\(node)"])
         }
+        if coherence.isClusterLocked { coherence.clusterLocks.forget(at: clock.monotonicNanoseconds()) }
         let expired = coherence.local.expired(
             at: clock.wallMilliseconds(), againAfter: Self.scavengeInterval.milliseconds)
         for copy in expired {

@@ -37,6 +37,8 @@ final class ClusterLocks: Sendable {
         var phase = Phase.none
         /// Requests of this node that are in the session.
         var users = 0
+        /// Those of them that read, and want to be alone on this node.
+        var loaders = 0
         var isWanted = false
         /// The node that wants it, if it is known.
         var wantedBy: String?
@@ -107,7 +109,7 @@ final class ClusterLocks: Sendable {
 
     enum Entrance: Equatable {
         case entered
-        /// The caller asks the store, and says what came of it: ``taken(_:number:keys:at:forgottenAt:)`` or ``gaveUp(_:mayHold:)``.
+        /// The caller asks the store, and says what came of it: ``taken(_:number:since:forgottenAt:)`` or ``gaveUp(_:now:)``.
         case ask(yields: Bool, mayHold: Bool)
         /// Somebody else asks the store at this moment.
         case busy
@@ -124,18 +126,23 @@ final class ClusterLocks: Sendable {
                 entry = Entry(keys: keys(), users: other.users)
             }
             if case .held(_, let since)? = entry?.phase, let trusted, since >= trusted {
-                // Those who are in leave first, and the lock is let go then: readers that come all the time must not keep it.
-                if entry?.isWanted == true, entry?.users != 0 { return .busy }
+                // Those who are in leave first, and the lock is let go then: readers that come all the time must not keep it. But one of
+                // those who are in may wait for this one, which is in the session beside it.
+                if let entered = entry, entered.isWanted, entered.users > 0, entered.loaders <= 0 { return .busy }
                 entry?.users += 1
                 return .entered
             }
             var asking = entry ?? Entry(keys: keys())
             if case .busy = asking.phase { return .busy }
             let yields = now < asking.yieldsUntil
+            let mayHold = asking.mayHoldUntil > now
+            // This node's still, unless somebody took it while it could not be relied on: whoever wants it must be heard, also if nobody
+            // here finds out.
+            if case .held = asking.phase { asking.mayHoldUntil = max(asking.mayHoldUntil, asking.forgottenAt) }
             asking.phase = .busy
             asking.isOvertaken = false
             entry = asking
-            return .ask(yields: yields, mayHold: asking.mayHoldUntil > now)
+            return .ask(yields: yields, mayHold: mayHold)
         }
     }
 
@@ -182,14 +189,25 @@ final class ClusterLocks: Sendable {
     }
 
     /// The lock is not this node's now.
-    ///
-    /// - Parameter mayHoldUntil: until when it may turn out to be, since an answer did not come.
-    func gaveUp(_ id: SessionID, mayHoldUntil: UInt64? = nil, now: UInt64) {
+    func gaveUp(_ id: SessionID, now: UInt64) {
         entry(id) { entry in
             entry?.phase = .none
-            if let mayHoldUntil { entry?.mayHoldUntil = mayHoldUntil }
             if entry?.isDone(now) == true { entry = nil }
         }
+    }
+
+    /// The lock may turn out to be this node's: an answer did not come.
+    ///
+    /// - Parameter until: when the store has forgotten it.
+    func mayHold(_ id: SessionID, until: UInt64) {
+        entry(id) { entry in entry?.mayHoldUntil = until }
+    }
+
+    /// A reader begins to wait, or has waited, for the others of this node to leave.
+    func wantsToBeAlone(_ id: SessionID, _ wants: Bool) {
+        entry(id) { entry in entry?.loaders += wants ? 1 : -1 }
+        // Who waits for it to leave is who it waits for.
+        if wants { waits.wake(id) }
     }
 
     /// A request leaves.
@@ -307,7 +325,11 @@ final class ClusterLocks: Sendable {
 
     /// Forgets what the store has forgotten, too.
     func forget(at now: UInt64) {
-        for shard in shards { shard.entries.withLock { $0 = $0.filter { !$0.value.isDone(now) } } }
+        for shard in shards {
+            shard.entries.withLock { entries in
+                for id in entries.filter({ $0.value.isDone(now) }).keys { entries[id] = nil }
+            }
+        }
     }
 
     // MARK: Holders

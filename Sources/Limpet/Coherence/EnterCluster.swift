@@ -54,9 +54,15 @@ extension SessionCoherence {
     }
 
     private func waitForLock(of id: SessionID, _ first: ClusterLocks.Entrance, _ wait: inout Waiting) async throws {
-        var entrance = first
+        // What was busy is looked at once more: it may have been over before this request was in line for news.
+        var asks: ClusterLocks.Entrance? = first == .busy ? nil : first
         while true {
             let news = clusterWaits.news(of: id)
+            let entrance =
+                asks
+                ?? clusterLocks.enter(
+                    id, generation: names.generation, names.keys(of: id), now: clock.monotonicNanoseconds())
+            asks = nil
             switch entrance {
             case .entered: return
             case .busy: break
@@ -78,8 +84,6 @@ extension SessionCoherence {
             }
             // Whoever was faster is gone by now, perhaps; after that it is somebody who stays.
             if entrance == .busy || wait.conflicts > 1 { try await pause(id, knowing: news, &wait) }
-            entrance = clusterLocks.enter(
-                id, generation: names.generation, names.keys(of: id), now: clock.monotonicNanoseconds())
         }
     }
 
@@ -133,14 +137,14 @@ extension SessionCoherence {
             // R12: what is there is what counts.
             wait.doubt = taking
             let now = clock.monotonicNanoseconds()
-            clusterLocks.gaveUp(id, mayHoldUntil: now + configuration.maxRequest.nanoseconds, now: now)
+            clusterLocks.mayHold(id, until: now + timeToLive.nanoseconds)
+            clusterLocks.gaveUp(id, now: now)
             return .again
         }
         do {
-            if taking == .missing { try await outlastHolder(keys) }
+            if taking == .missing { try await outlastHolder(keys, deadline: wait.deadline) }
         } catch {
-            let now = clock.monotonicNanoseconds()
-            clusterLocks.gaveUp(id, mayHoldUntil: now + timeToLive.nanoseconds, now: now)
+            clusterLocks.mayHold(id, until: clock.monotonicNanoseconds() + timeToLive.nanoseconds)
             throw error
         }
         // Before the lock counts: whoever trusts the copy from now on has loaded it.
@@ -204,11 +208,19 @@ extension SessionCoherence {
     /// has done so it trusts nothing for longer than two polls.
     ///
     /// The home in the record need not be the holder, which may be about to take the session over: everybody is told.
-    private func outlastHolder(_ keys: SessionStoreKeys) async throws {
+    private func outlastHolder(_ keys: SessionStoreKeys, deadline: UInt64) async throws {
         let results = await store.get([keys.data, keys.epoch])
+        let stored = try results[0].get().map { entry throws(StoreError) in
+            try StoredSession(bytes: entry.bytes, keys: keys)
+        }
+        // What has ended has no holder.
+        if case .tombstone = stored { return }
         // Nothing is there: what may be in a node's memory is looked for by R19.
-        guard try results[0].get() != nil || results[1].get() != nil else { return }
+        guard try stored != nil || results[1].get() != nil else { return }
         for name in try await membership.othersAlive() { try await bump(name, keys) }
+        guard clock.monotonicNanoseconds() + (configuration.peerPoll * 2).nanoseconds < deadline else {
+            throw SessionError(.lockTimeout, "the session's lock was lost, and there is no time to wait for its holder")
+        }
         try await clock.sleep(for: configuration.peerPoll * 2)
     }
 
@@ -262,14 +274,18 @@ extension SessionCoherence {
     // MARK: Letting go
 
     /// The last of this node's requests leaves: the node keeps the lock, unless somebody wants it or there is no such session.
-    func leaveCluster(_ id: SessionID) async {
-        let isOver = local.find(id) == nil && unsent.find(id) == nil
+    ///
+    /// - Parameter isOver: the request has found no session under this id, or has ended it.
+    func leaveCluster(_ id: SessionID, isOver: Bool) async {
+        let isOver = isOver && local.find(id) == nil && unsent.find(id) == nil
         guard let lock = clusterLocks.leave(id, isOver: isOver, now: clock.monotonicNanoseconds()) else { return }
         await letGo(lock, isOver: isOver)
     }
 
     /// Lets go of a lock that nobody here uses, if it is still this node's.
     private func letGo(_ lock: ClusterLocks.Watched, isOver: Bool = false) async {
+        // Requests that came meanwhile.
+        defer { clusterWaits.wake(lock.id) }
         do {
             guard let entry = try await store.get(lock.keys.lock),
                 case .held(let holding) = try ClusterLock(bytes: entry.bytes), holding.node == node
@@ -309,7 +325,8 @@ extension SessionCoherence {
     }
 
     private func mayHold(_ lock: ClusterLocks.Watched, _ now: UInt64) {
-        clusterLocks.gaveUp(lock.id, mayHoldUntil: now + configuration.maxRequest.nanoseconds, now: now)
+        clusterLocks.mayHold(lock.id, until: now + timeToLive(of: lock.id).nanoseconds)
+        clusterLocks.gaveUp(lock.id, now: now)
     }
 
     /// R21: a node that stops gives all locks up, so that nobody waits for the end of its lease; as many as it has time for.
@@ -357,18 +374,15 @@ extension SessionCoherence {
             let part = locks[start..<min(start + Self.locksOfRead, locks.count)]
             let results = await store.get(part.flatMap { [$0.keys.lock, $0.keys.want] })
             for (index, lock) in part.enumerated() {
-                let found = try results[2 * index].get().map { entry throws(StoreError) in
-                    try ClusterLock(bytes: entry.bytes)
-                }
+                // One that cannot be read is one session's trouble, and nobody's lock.
+                let found = try results[2 * index].get().flatMap { try? ClusterLock(bytes: $0.bytes) }
                 guard case .held(let holding) = found, holding.node == node,
                     lock.number == nil || holding.number == lock.number
                 else {
                     if lock.number != nil { lose(lock) }
                     continue
                 }
-                let mark = try results[2 * index + 1].get().map { entry throws(StoreError) in
-                    try ClusterLock(bytes: entry.bytes)
-                }
+                let mark = try results[2 * index + 1].get().flatMap { try? ClusterLock(bytes: $0.bytes) }
                 var lock = lock
                 if case .held(let contender) = mark, contender.node != node { lock.wantedBy = contender.node.name }
                 if lock.wantedBy != nil || lock.number == nil, clusterLocks.want(lock) { unwanted.append(lock) }

@@ -22,6 +22,8 @@ extension SessionCoherence {
             case .use(let checkout): return checkout
             case .beAlone(let copy): stale = copy
             }
+            if isClusterLocked { clusterLocks.wantsToBeAlone(cookie.id, true) }
+            defer { if isClusterLocked { clusterLocks.wantsToBeAlone(cookie.id, false) } }
             try await lease.becomeExclusive()
         }
         let checkout =

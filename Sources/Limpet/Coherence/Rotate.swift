@@ -75,6 +75,8 @@ extension SessionCoherence {
                 if keeps(.r24), case .bury(let newer) = decision,
                     newer.home != old.record.home || newer.epoch != old.record.epoch
                 {
+                    // R23, as in a commit.
+                    if isClusterLocked { throw lostLock() }
                     rotation.replaced = newer
                     guard case .stored = try await commitWhole(renamed(newer, changes), to: fresh) else {
                         throw SessionError(.conflict, "the store lost the session while its id was changed")

@@ -42,7 +42,6 @@ extension SessionCoherence {
             try await compareChanged(server)
             watch.succeeded(server, begunAt: begunAt)
             try await compareDoubtful(server)
-            if isClusterLocked { clusterLocks.forget(at: clock.monotonicNanoseconds()) }
         } catch {
             statistics.failedPolls.add(1)
         }

@@ -75,10 +75,12 @@ public final class Session: Sendable {
         /// The first thing that was written and may not be.
         var refused: String?
 
-        var isNothing: Bool {
-            guard changes.isEmpty, !maxInactiveChanged, refused == nil, case .stays = ending else { return false }
-            return true
+        /// There is no session under this id any more.
+        var hasEnded: Bool {
+            if case .stays = ending { false } else { true }
         }
+
+        var isNothing: Bool { changes.isEmpty && !maxInactiveChanged && refused == nil && !hasEnded }
     }
 
     private enum Phase {
@@ -269,11 +271,11 @@ public final class Session: Sendable {
         do {
             answer = try await manager.coherence.complete(try changes(written), checkout, presented)
         } catch {
-            await leaveCluster()
+            await leaveCluster(hasEnded: false)
             end(.complete(.failure(error)))
             throw error
         }
-        if isInCluster { await leaveCluster() }
+        if isInCluster { await leaveCluster(hasEnded: written.hasEnded) }
         end(.complete(.success(answer)))
         return answer
     }
@@ -282,7 +284,7 @@ public final class Session: Sendable {
     /// stays as it is.
     func abandon() async {
         guard seal() != nil else { return }
-        await leaveCluster()
+        await leaveCluster(hasEnded: false)
         end(.abandoned)
     }
 
@@ -298,8 +300,9 @@ public final class Session: Sendable {
     }
 
     /// Leaves the session among the nodes: before this node's lock, so that the next request does not come in before it is let go.
-    private func leaveCluster() async {
-        if isInCluster, let presented { await manager.coherence.leaveCluster(presented.id) }
+    private func leaveCluster(hasEnded: Bool) async {
+        guard isInCluster, let presented else { return }
+        await manager.coherence.leaveCluster(presented.id, isOver: hasEnded || checkout.copy == nil)
     }
 
     /// Leaves the lock, and tells who waits for it what became of the session.

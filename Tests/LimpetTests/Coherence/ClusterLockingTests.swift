@@ -242,10 +242,11 @@ struct ClusterLockingTests {
     @Test func `a request waits no longer than it may`() async throws {
         let cluster = Cluster()
         let a = try await node("a", in: cluster)
-        let b = try await node("b", in: cluster, timeout: .seconds(1))
+        let b = try await node("b", in: cluster, timeout: .seconds(6))
         let client = Client()
         try await a.request(client) { $0[.count] = 1 }
-        // Nobody polls on a.
+        // It lives, and its watch hears nothing.
+        b.store.next(1000, .get, on: "n/a").runsFirst { await a.membership.beat() }
         try await cluster.whilePolling([b]) {
             let error = await #expect(throws: SessionError.self) { try await b.request(client) { _ in } }
             #expect(error?.code == .lockTimeout)
@@ -351,12 +352,10 @@ struct ClusterLockingTests {
         let cookie = client.cookie
         // b leaves a mark, and is gone before a lets go.
         let late = nodes[0].store.next(.put, on: "l/").failsThenTakesEffect()
-        let impatient = try await node("c", in: cluster, timeout: .milliseconds(1))
-        try await cluster.whilePolling([nodes[1]]) {
-            _ = await #expect(throws: SessionError.self) {
-                try await impatient.request(Client(), cookie: cookie) { _ in }
-            }
-        }
+        let impatient = Task { try await nodes[1].request(Client(), cookie: cookie) { _ in } }
+        while nodes[1].store.count(.put, on: "w/") == 0 || cluster.clock.sleeperCount == 0 { await Task.yield() }
+        impatient.cancel()
+        await #expect(throws: CancellationError.self) { try await impatient.value }
         await nodes[0].poll()
         try await cluster.whilePolling(nodes) {
             try await nodes[0].request(Client(), cookie: cookie) { #expect($0[.count] == 1) }

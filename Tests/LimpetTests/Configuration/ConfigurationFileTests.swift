@@ -39,7 +39,7 @@ struct ConfigurationFileTests {
                            "contextPath": "/shop", "virtualHost": "example.org",
                            "cookie": { "name": "sid", "path": "/shop", "domain": "example.org", "secure": true,
                                        "sameSite": "none" } },
-              "lock": { "timeoutMilliseconds": 7, "maxWaiters": 8, "rules": ["none GET /assets/**", "read * /cart"],
+              "lock": { "timeoutMilliseconds": 8100, "maxWaiters": 8, "rules": ["none GET /assets/**", "read * /cart"],
                         "scope": "cluster", "leaseSeconds": 8 },
               "store": { "kind": "memcached", "prefix": "p", "timeoutMilliseconds": 9, "whenUnavailable": "reject" } }
             """)
@@ -57,7 +57,7 @@ struct ConfigurationFileTests {
         expected.cookie.domain = "example.org"
         expected.cookie.secure = true
         expected.cookie.sameSite = .none
-        expected.lock.timeout = .milliseconds(7)
+        expected.lock.timeout = .milliseconds(8100)
         expected.lock.maxWaiters = 8
         expected.lock.rules = [try SessionAccessRule("none GET /assets/**"), try SessionAccessRule("read * /cart")]
         expected.lock.scope = .cluster
@@ -138,6 +138,11 @@ struct ConfigurationFileTests {
         (#"{ "session": { "cookie": { "path": "x" } } }"#, "session.cookie.path: \"x\" cannot be"),
         (#"{ "session": { "cookie": { "path": "/;x" } } }"#, "session.cookie.path: \"/;x\" cannot be"),
         (#"{ "session": { "cookie": { "domain": "a;b" } } }"#, "session.cookie.domain: \"a;b\" cannot be"),
+        (
+            #"{ "lock": { "scope": "cluster", "timeoutMilliseconds": 5000 } }"#,
+            "lock.timeoutMilliseconds: \"5000\" cannot be; it must be at least 6000 with lock.scope cluster: lock.leaseSeconds "
+                + "and four times session.peerPollMilliseconds"
+        ),
         (
             #"{ "session": { "cookie": { "sameSite": "none" } } }"#,
             "session.cookie.sameSite: \"none\" cannot be; it must be strict or lax, unless session.cookie.secure is true"
