@@ -2,6 +2,7 @@ public import HTTPTypes
 public import Logging
 package import Metrics
 public import ServiceLifecycle
+import Synchronization
 
 /// The sessions of one node.
 ///
@@ -13,6 +14,10 @@ public import ServiceLifecycle
 /// ``withSession(_:_:_:)`` reads like that line; everything else hangs off it. How the copies in the memories of many nodes
 /// stay one session is told in the article Coherence.
 public final class SessionManager: Service {
+    private static let made = Atomic<Int>(0)
+
+    /// The managers of a process are made one after the other, and their sessions entered in that order.
+    let order = made.add(1, ordering: .relaxed).newValue
     private let cookie: SessionCookie
     let locks: SessionLocks
     let coherence: SessionCoherence
@@ -132,7 +137,7 @@ public final class SessionManager: Service {
             // 1, 2  Request, cookie: an id that is well-formed; whether it exists, only the store knows.
             let presented = intent.access == .none ? nil : cookie.read(requestFields)
             let outer = Session.current
-            if intent.access != .none, let entered = Session.entered(of: self, outer) {
+            if intent.access != .none, let entered = try Session.entered(of: self, outer) {
                 return try await handler(try entered.nested(presented, intent))
             }
             guard let presented else {

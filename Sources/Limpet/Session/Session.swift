@@ -373,12 +373,24 @@ extension Session {
     @TaskLocal static var current: Session?
 
     /// The session of a manager whose handler this task runs.
-    static func entered(of manager: SessionManager, _ innermost: Session?) -> Session? {
+    ///
+    /// - Throws: ``SessionError`` (`otherSessionEntered`) if there is none, and the task is in a session of a manager that was made later:
+    ///   sessions of several managers are entered in one order, so that no two requests wait for each other.
+    static func entered(of manager: SessionManager, _ innermost: Session?) throws(SessionError) -> Session? {
         var candidate = innermost
+        var isInOrder = true
         while let session = candidate {
             // One that leaves the session alone holds nothing: what its handler asks for in code is a request of its own.
-            if session.manager === manager, session.access != .none, session.isOpen { return session }
+            if session.access != .none, session.isOpen {
+                if session.manager === manager { return session }
+                if session.manager.order > manager.order { isInOrder = false }
+            }
             candidate = session.outer
+        }
+        guard isInOrder else {
+            throw SessionError(
+                .otherSessionEntered,
+                "a handler that is in a session of one manager asked for one of a manager that was made before it")
         }
         return nil
     }

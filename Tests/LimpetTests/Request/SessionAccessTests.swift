@@ -270,6 +270,28 @@ struct SessionAccessTests {
         try await node.request(bob) { #expect($0[.count] == 5) }
     }
 
+    @Test func `sessions of two managers are entered in the order in which the managers were made`() async throws {
+        let (first, second) = (try node(), try node())
+        let (ann, bob) = (Client(), Client())
+        try await first.request(ann) { $0[.count] = 1 }
+        try await second.request(bob) { $0[.count] = 2 }
+        try await first.request(ann) { outer in
+            _ = try await again(second, bob) { inner in
+                inner[.count] = 3
+                // In it already.
+                _ = try await again(first, ann) { #expect($0 === outer) }
+            }
+        }
+        try await second.request(bob) { session in
+            let error = await #expect(throws: SessionError.self) { _ = try await again(first, ann) { _ in } }
+            #expect(error?.code == .otherSessionEntered)
+            try await session.release()
+            _ = try await again(first, ann) { $0[.count] = 4 }
+        }
+        try await first.request(ann) { #expect($0[.count] == 4) }
+        try await second.request(bob) { #expect($0[.count] == 3) }
+    }
+
     @Test func `a handler that may only read cannot ask to write`() async throws {
         let node = try node()
         let client = Client()
