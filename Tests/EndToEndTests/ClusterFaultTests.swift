@@ -43,6 +43,18 @@ struct ClusterFaultTests {
             sourceLocation: sourceLocation)
     }
 
+    /// Waits until the nodes have sent what they kept while a store was gone: until then it is theirs alone (R25), and nobody
+    /// else's to read. Each client has written since the store is back, so that a node that does not know that keeps something.
+    private func waitUntilDelivered(_ nodes: some Collection<NodeProcess>) async throws {
+        let deadline = ContinuousClock.now + .seconds(20)
+        for node in nodes {
+            while try await node.statistics().unsentSessions > 0 {
+                try #require(ContinuousClock.now < deadline, "\(node.name) does not deliver")
+                try await Task.sleep(for: .milliseconds(20))
+            }
+        }
+    }
+
     @Test func `kill -9 of a home under load loses nothing, and its restart brings nothing old back`() async throws {
         let memcached = try await MemcachedServer.start()
         var nodes = try startNodes(["a", "b", "c"], [memcached])
@@ -115,6 +127,7 @@ struct ClusterFaultTests {
         try await memcached.restart()
         let back = ClusterClients.now
         try await clients.wait("to write again", from: plans.indices, since: back, \.isStored)
+        try await waitUntilDelivered(nodes.values)
         try clients.stray(0.3)
         try await clients.waitForAnswers(300, "on all nodes")
         try await clients.finish()
@@ -254,6 +267,7 @@ struct ClusterFaultTests {
         try await servers[dies].restart()
         let back = ClusterClients.now
         try await clients.wait("to write again", from: plans.indices, since: back, \.isStored)
+        try await waitUntilDelivered(nodes.values)
         try clients.stray(0.3)
         try await clients.waitForAnswers(300, "on all nodes")
         try await clients.finish()
