@@ -127,7 +127,7 @@ public final class SessionManager: Service {
         }
     }
 
-    // Inlined, as what is below: each function on a request's way that may suspend costs it some 20 ns.
+    // Inlined, as what is below: each function on a request's way that may suspend costs it a frame.
     @inline(__always)
     private nonisolated(nonsending) func withSession<Response>(
         _ intent: AccessIntent, _ requestFields: HTTPFields, _ responseFields: WritableKeyPath<Response, HTTPFields>,

@@ -111,7 +111,7 @@ final class ClusterLocks: Sendable {
         case entered
         /// The caller asks the store, and says what came of it: ``taken(_:number:since:forgottenAt:)`` or ``gaveUp(_:now:)``.
         case ask(yields: Bool, mayHold: Bool)
-        /// Somebody else asks the store at this moment.
+        /// Somebody else asks the store at this moment, or the lock is let go when those who are in have left.
         case busy
     }
 
