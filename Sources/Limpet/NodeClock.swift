@@ -12,6 +12,20 @@ public protocol NodeClock: Sendable {
     func monotonicNanoseconds() -> UInt64
     /// Waits. Throws `CancellationError` as soon as the task is cancelled.
     func sleep(for duration: Duration) async throws
+    /// Does something when the time has passed, which must not take long. A task of its own that sleeps, if the clock knows
+    /// nothing better.
+    func after(_ duration: Duration, _ body: @escaping @Sendable () -> Void)
+}
+
+extension NodeClock {
+    /// A task of its own that sleeps.
+    public func after(_ duration: Duration, _ body: @escaping @Sendable () -> Void) {
+        Task.detached {
+            // Nobody cancels it.
+            guard (try? await sleep(for: duration)) != nil else { return }
+            body()
+        }
+    }
 }
 
 /// The machine's clocks.

@@ -15,6 +15,7 @@ public final class ManualClock: NodeClock {
         var nanoseconds: UInt64 = 1_000_000_000
         var nextSleeper: UInt64 = 0
         var sleepers: [Sleeper] = []
+        var actions: [(deadline: UInt64, body: @Sendable () -> Void)] = []
         var cancelled: Set<UInt64> = []
         var watchers: [(count: Int, continuation: CheckedContinuation<Void, Never>)] = []
     }
@@ -36,14 +37,17 @@ public final class ManualClock: NodeClock {
 
     /// Moves both clocks on, and wakes those whose time has come.
     public func advance(by duration: Duration) {
-        let due = state.withLock { state in
+        let (due, actions) = state.withLock { state in
             state.nanoseconds += UInt64(duration / .nanoseconds(1))
             state.wallMilliseconds += Int64(duration / .milliseconds(1))
             let due = state.sleepers.filter { $0.deadline <= state.nanoseconds }.sorted { $0.deadline < $1.deadline }
             state.sleepers.removeAll { $0.deadline <= state.nanoseconds }
-            return due
+            let actions = state.actions.filter { $0.deadline <= state.nanoseconds }.sorted { $0.deadline < $1.deadline }
+            state.actions.removeAll { $0.deadline <= state.nanoseconds }
+            return (due, actions)
         }
         for sleeper in due { sleeper.continuation.resume() }
+        for action in actions { action.body() }
     }
 
     /// Sets the wall clock forth or back, as an administrator would; the other clock goes on.
@@ -64,6 +68,16 @@ public final class ManualClock: NodeClock {
             }
             if ready { continuation.resume() }
         }
+    }
+
+    /// Does something when the clock has been moved on by the duration, after those who sleep are woken. It is no sleeper.
+    public func after(_ duration: Duration, _ body: @escaping @Sendable () -> Void) {
+        let isDue = state.withLock { state in
+            guard duration > .zero else { return true }
+            state.actions.append((state.nanoseconds + UInt64(duration / .nanoseconds(1)), body))
+            return false
+        }
+        if isDue { body() }
     }
 
     /// Sleeps until the clock was moved on by the duration.

@@ -31,6 +31,8 @@ struct LockLine<Ticket: Sendable>: Sendable {
         let wish: Wish
         /// When it came. Monotonic.
         let since: UInt64
+        /// When it leaves, if it is not in by then. Monotonic.
+        let deadline: UInt64
         let ticket: Ticket
     }
 
@@ -60,6 +62,12 @@ struct LockLine<Ticket: Sendable>: Sendable {
     }
 
     var waiting: Int { line?.count ?? 0 }
+
+    /// The numbers of those whose time is over, and when it is over for the first of the others.
+    func late(at now: UInt64) -> (numbers: [UInt64], next: UInt64?) {
+        guard let line else { return ([], nil) }
+        return (line.filter { $0.deadline <= now }.map(\.number), line.map(\.deadline).filter { $0 > now }.min())
+    }
 
     /// Lets one more in, if that one would not have to wait.
     mutating func enter(_ access: SessionAccess, at now: UInt64) -> Bool {

@@ -22,6 +22,8 @@ package final class SessionLocks: Sendable {
 
     private let shards = Shards()
     private let nextNumber = Atomic<UInt64>(0)
+    /// When the lines are looked at for those whose time is over; `nil`: nobody waits who is not seen to.
+    private let nextLook = Locked<UInt64?>(nil)
     private let excludesOthers: Bool
     private let timeout: Duration
     private let maxWaiters: Int
@@ -105,26 +107,67 @@ package final class SessionLocks: Sendable {
     ) async throws -> SessionAccess {
         defer { waits?.recordNanoseconds(Int64(clock.monotonicNanoseconds() &- since)) }
         let number = nextNumber.add(1, ordering: .relaxed).newValue
-        let left = timeout - waited
-        return try await withThrowingTaskGroup(of: Void.self) { timer in
-            // Ends with the wait: the waiter is in, or has left.
-            defer { timer.cancelAll() }
-            return try await withTaskCancellationHandler {
-                try await withCheckedThrowingContinuation { continuation in
-                    line(up: Line.Waiter(number: number, wish: wish, since: since, ticket: continuation), for: id)
-                    // Not before: a timer that finds nobody in line would leave somebody there for good.
-                    timer.addTask { await self.leaveInTime(id, number, left) }
-                }
-            } onCancel: {
-                guard let waiter = takeOut(id, number) else { return }
-                statistics.lockWaitsAbandoned.add(1)
-                waiter.ticket.resume(throwing: CancellationError())
+        let deadline = since &+ (timeout - waited).nanoseconds
+        return try await withTaskCancellationHandler {
+            try await withCheckedThrowingContinuation { continuation in
+                line(
+                    up: Line.Waiter(number: number, wish: wish, since: since, deadline: deadline, ticket: continuation),
+                    for: id)
+                // Not before: a look that finds nobody in line would leave somebody there for good.
+                look(at: deadline)
             }
+        } onCancel: {
+            guard let waiter = takeOut(id, number) else { return }
+            statistics.lockWaitsAbandoned.add(1)
+            waiter.ticket.resume(throwing: CancellationError())
         }
     }
 
-    private func leaveInTime(_ id: SessionID, _ number: UInt64, _ left: Duration) async {
-        do { try await clock.sleep(for: left) } catch { return }  // Cancelled: the wait is over.
+    // MARK: Time
+
+    /// Sees to it that the lines are looked at by then.
+    ///
+    /// One timer for all who wait, and not one for each: most waits are over in microseconds, and to set a timer and take it
+    /// back costs more than all else of them.
+    private func look(at deadline: UInt64) {
+        let isNearer = nextLook.withLock { next in
+            if let next, next <= deadline { return false }
+            next = deadline
+            return true
+        }
+        guard isNearer else { return }
+        let now = clock.monotonicNanoseconds()
+        clock.after(.nanoseconds(deadline > now ? deadline - now : 0)) { [weak self] in self?.look(since: deadline) }
+    }
+
+    /// Sends away those whose time is over.
+    ///
+    /// - Parameter due: when this look was to be. One that a nearer one has come before is none any more.
+    private func look(since due: UInt64) {
+        let isDue = nextLook.withLock { next in
+            guard next == due else { return false }
+            next = nil
+            return true
+        }
+        guard isDue else { return }
+        let now = clock.monotonicNanoseconds()
+        var next: UInt64?
+        for shard in shards.table {
+            let late = shard.lines.withLock { lines in
+                var late: [(id: SessionID, number: UInt64)] = []
+                for (id, line) in lines where line.waiting > 0 {
+                    let (numbers, following) = line.late(at: now)
+                    late += numbers.map { (id, $0) }
+                    next = [next, following].compactMap(\.self).min()
+                }
+                return late
+            }
+            for (id, number) in late.sorted(by: { $0.number < $1.number }) { timeIsOver(id, number) }
+        }
+        if let next { look(at: next) }
+    }
+
+    private func timeIsOver(_ id: SessionID, _ number: UInt64) {
         guard let waiter = takeOut(id, number) else { return }
         statistics.lockTimeouts.add(1)
         waiter.ticket.resume(

@@ -163,4 +163,9 @@ struct SimulatedClock: NodeClock {
         }
         guard awoke == true else { throw CancellationError() }
     }
+
+    func after(_ duration: Duration, _ body: @escaping @Sendable () -> Void) {
+        let process = process
+        process.loop.after(VirtualTime(duration)) { process.deliver(body) }
+    }
 }

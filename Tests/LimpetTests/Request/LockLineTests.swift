@@ -59,7 +59,7 @@ struct LockLineTests {
                 inside[number] = access
             } else {
                 let wish: LockLine<Int>.Wish = access == .read ? .read : .write
-                line?.append(.init(number: UInt64(number), wish: wish, since: now, ticket: number))
+                line?.append(.init(number: UInt64(number), wish: wish, since: now, deadline: .max, ticket: number))
                 waiting.append((number, wish, now))
             }
         }
@@ -74,7 +74,7 @@ struct LockLineTests {
                 inside[number] = .write
             } else {
                 inside[number] = nil
-                line?.stepBack(.init(number: UInt64(number), wish: .load, since: now, ticket: number))
+                line?.stepBack(.init(number: UInt64(number), wish: .load, since: now, deadline: .max, ticket: number))
                 waiting.insert((number, .load, now), at: waiting.firstIndex { $0.wish != .load } ?? waiting.count)
             }
         }

@@ -63,8 +63,6 @@ struct SessionLocksTests {
         var waiters: [Task<Duration, any Error>] = []
         for number in 0..<20 {
             waiters.append(enter(locks, id) { order.add(number) })
-            // Each one's timer sleeps once it stands in line, or is about to: the count of waits tells the former.
-            await clock.waitForSleepers(number + 1)
             while locks.lineLength(of: id) < number + 1 { await Task.yield() }
         }
         clock.advance(by: .seconds(3))
@@ -81,10 +79,9 @@ struct SessionLocksTests {
         let id = SessionID()
         var lease = locks.tryEnter(id)
         let early = enter(locks, id)
-        await clock.waitForSleepers(1)
+        while locks.lineLength(of: id) < 1 { await Task.yield() }
         clock.advance(by: .seconds(6))
         let late = enter(locks, id)
-        await clock.waitForSleepers(2)
         while locks.lineLength(of: id) < 2 { await Task.yield() }
         clock.advance(by: .seconds(4))
         let error = await #expect(throws: SessionError.self) { try await early.value }
@@ -142,10 +139,9 @@ struct SessionLocksTests {
         let id = SessionID()
         let lease = try await locks.enter(id, .read)
         let writer = enter(locks, id, .write)
-        await clock.waitForSleepers(1)
+        while locks.lineLength(of: id) < 1 { await Task.yield() }
         clock.advance(by: .seconds(9))
         let readers = (0..<3).map { _ in enter(locks, id, .read) }
-        await clock.waitForSleepers(4)
         while locks.lineLength(of: id) < 4 { await Task.yield() }
         if how == "cancelled" { writer.cancel() } else { clock.advance(by: .seconds(1)) }
         // The first reader is in all the time.
