@@ -64,7 +64,9 @@ public enum ConfigurationFile {
             values = try checked(bytes, path: path, keys: keys)
         }
         return ConfigReader(providers: [
-            EnvironmentVariablesProvider(environmentVariables: environment),
+            EnvironmentVariablesProvider(
+                environmentVariables: environment,
+                secretsSpecifier: .specific(Set(keys.filter(\.isSecret).map(\.environmentVariable)))),
             InMemoryProvider(name: path, values: values),
         ])
     }

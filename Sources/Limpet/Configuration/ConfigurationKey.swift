@@ -29,6 +29,8 @@ public struct ConfigurationKey: Sendable {
     public enum Kind: Sendable {
         /// Any text.
         case text
+        /// Any text, which no message shows.
+        case secret
         /// One of these texts.
         case choice([String])
         /// `true` or `false`.
@@ -63,9 +65,13 @@ public struct ConfigurationKey: Sendable {
         return variable
     }
 
+    /// Whether what it holds is shown nowhere.
+    var isSecret: Bool { if case .secret = kind { true } else { false } }
+
     /// The error for a value that the key cannot hold, saying what would be right.
     public func error(_ value: String, mustBe expectation: String? = nil) -> ConfigurationError {
-        ConfigurationError("\(name): \(value) cannot be; it must be \(expectation ?? kind.expectation)")
+        let shown = if case .secret = kind { "what it holds" } else { value }
+        return ConfigurationError("\(name): \(shown) cannot be; it must be \(expectation ?? kind.expectation)")
     }
 }
 
@@ -73,7 +79,7 @@ extension ConfigurationKey.Kind {
     /// What would be right, to end the sentence "it must be …".
     var expectation: String {
         switch self {
-        case .text: "a text in quotes"
+        case .text, .secret: "a text in quotes"
         case .choice(let choices): choices.map { "\"\($0)\"" }.joined(separator: " or ")
         case .flag: "true or false"
         case .integer(let range): "a whole number from \(range.lowerBound) to \(range.upperBound)"

@@ -63,7 +63,7 @@ struct ConfigurationTreeCheck {
         let name = path.joined(separator: ".")
         if let key = known[name] {
             if let content = content(tree, for: key) {
-                values[AbsoluteConfigKey(path)] = ConfigValue(content, isSecret: false)
+                values[AbsoluteConfigKey(path)] = ConfigValue(content, isSecret: key.isSecret)
             } else {
                 problems.append(contentsOf: key.error(tree.written).problems)
             }
@@ -80,7 +80,7 @@ struct ConfigurationTreeCheck {
 
     private func content(_ tree: ConfigurationTree, for key: ConfigurationKey) -> ConfigContent? {
         switch (key.kind, tree) {
-        case (.text, .text(let text)): return .string(text)
+        case (.text, .text(let text)), (.secret, .text(let text)): return .string(text)
         case (.choice(let choices), .text(let text)): return choices.contains(text) ? .string(text) : nil
         case (.flag, .flag(let flag)): return .bool(flag)
         case (.integer(let range), .integer(let value)): return range.contains(value) ? .int(value) : nil
@@ -106,7 +106,8 @@ struct ConfigurationTreeCheck {
         guard let nearest = candidates.min(by: { distance($0) < distance($1) }) else {
             return "\(name): there is no such key\(value)"
         }
-        return "\(name): there is no such key\(value); the nearest is \(nearest)"
+        let shown = known[nearest]?.isSecret == true ? "" : value
+        return "\(name): there is no such key\(shown); the nearest is \(nearest)"
     }
 }
 
