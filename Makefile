@@ -24,6 +24,9 @@ test: packages            ## all tests, with real memcached, HTTP/2 clients and 
 	# simulations keep the threads that others wait for.
 	swift test -j $(JOBS) --skip-build --filter 'DrainTests|ClusterFaultTests'
 	swift test -j $(JOBS) --skip-build --filter 'BrokenRuleTests|SimulationTests'
+	# The nodes once more, on the other way to memcached.
+	MEMCACHED_TRANSPORT=libmemcached swift test -j $(JOBS) --skip-build --filter 'EndToEndTests.(FailoverTests|LockTests|StopTests)'
+	MEMCACHED_TRANSPORT=libmemcached swift test -j $(JOBS) --skip-build --filter 'DrainTests|ClusterFaultTests'
 
 sanitize: packages        ## the concurrent tests under the thread sanitizer, the C boundary under the address sanitizer
 	# The simulator, the fuzzer and the tests of single rules have one thread each.
@@ -42,7 +45,7 @@ model: RUN_PACKAGES :=
 model: packages           ## every interleaving of the protocol in small scopes, and each of its rules broken: Tests/Model
 	JOBS=$(JOBS) Tests/Model/run
 
-fuzz: packages            ## damaged frames against the server's connection, under the address sanitizer: SEQUENCES of them
+fuzz: packages            ## damaged frames and replies against the connections, under the address sanitizer: SEQUENCES of them
 	JOBS=$(JOBS) Tests/Fuzz/run $(SEQUENCES)
 
 lint:                     ## the formatter's rules, as errors

@@ -70,7 +70,9 @@ let package = Package(
             swiftSettings: settings),
         .target(
             name: "LimpetMemcached",
-            dependencies: ["Limpet", "CMemcached", configuration, lifecycle, logging],
+            dependencies: [
+                "Limpet", "CMemcached", collections, configuration, lifecycle, logging, nio, nioPosix, nioSSL,
+            ],
             swiftSettings: settings),
         .target(
             name: "LimpetServer",
@@ -108,8 +110,11 @@ let package = Package(
             exclude: ["README.md", "page", "run"], swiftSettings: settings),
 
         .executableTarget(
-            name: "BenchmarkMemcached", dependencies: ["Limpet", "LimpetMemcached", "LimpetTesting", logging],
-            path: "Benchmarks/Memcached", exclude: ["README.md", "run"], swiftSettings: settings),
+            name: "BenchmarkMemcached",
+            dependencies: [
+                "Limpet", "LimpetMemcached", "LimpetServer", "LimpetTesting", collections, logging, nio, nioPosix,
+            ],
+            path: "Benchmarks/Memcached", exclude: ["README.md", "allocations", "run"], swiftSettings: settings),
 
         .executableTarget(
             name: "Simulate", dependencies: ["Limpet", "LimpetTesting"], path: "Tests/Simulation",
@@ -129,7 +134,13 @@ let package = Package(
             swiftSettings: settings),
         .testTarget(
             name: "LimpetMemcachedTests",
-            dependencies: ["Limpet", "LimpetMemcached", "LimpetTesting", lifecycle, logging], swiftSettings: settings),
+            dependencies: [
+                "CMemcached", "Limpet", "LimpetMemcached", "LimpetServer", "LimpetTesting", collections, lifecycle,
+                logging,
+                nio, nioPosix, nioSSL, .product(name: "InMemoryLogging", package: "swift-log"),
+                .product(name: "NIOEmbedded", package: "swift-nio"),
+            ],
+            swiftSettings: settings),
         .testTarget(
             name: "LimpetServerTests",
             dependencies: [
@@ -152,17 +163,21 @@ let package = Package(
     ]
 )
 
-// The server's connection under damaged frames, as a program: `make fuzz`. It needs the internals of LimpetServer, and the
-// address sanitizer in both and nowhere else: what else they are built of is what every release build has.
+// The connections under damaged frames and replies, as a program: `make fuzz`. It needs the internals of the modules that hold
+// them, and the address sanitizer in these and in itself and nowhere else: what else they are built of is what every release
+// build has.
 if Context.environment["LIMPET_FUZZ"] != nil {
     let instrumented: [SwiftSetting] = settings + [.unsafeFlags(["-sanitize=address", "-enable-testing"])]
-    for target in package.targets where target.name == "LimpetServer" { target.swiftSettings = instrumented }
+    for target in package.targets where ["LimpetMemcached", "LimpetServer"].contains(target.name) {
+        target.swiftSettings = instrumented
+    }
     package.targets.removeAll(where: \.isTest)
     package.targets.append(
         .executableTarget(
-            name: "FuzzConnection",
+            name: "Fuzz",
             dependencies: [
-                "LimpetServer", httpTypes, logging, nio, .product(name: "Metrics", package: "swift-metrics"),
+                "Limpet", "LimpetMemcached", "LimpetServer", "LimpetTesting", httpTypes, logging, nio,
+                .product(name: "Metrics", package: "swift-metrics"),
                 .product(name: "NIOEmbedded", package: "swift-nio"),
                 .product(name: "Tracing", package: "swift-distributed-tracing"),
             ],

@@ -41,14 +41,16 @@ public final class MemcachedServer: Sendable {
     /// The port on 127.0.0.1. A restart keeps it.
     public let port: Int
     private let arguments: [String]
+    private let isReady: (@Sendable () -> Bool)?
     private let child = Locked<Child?>(nil)
 
     /// Where the server listens: `127.0.0.1:port`.
     public var address: String { "127.0.0.1:\(port)" }
 
-    private init(port: Int, arguments: [String]) {
+    private init(port: Int, arguments: [String], isReady: (@Sendable () -> Bool)?) {
         self.port = port
         self.arguments = arguments
+        self.isReady = isReady
     }
 
     deinit {
@@ -62,9 +64,16 @@ public final class MemcachedServer: Sendable {
     ///
     /// - Parameter arguments: for memcached, beside address and port: `"-m", "2"`.
     public static func start(_ arguments: String...) async throws -> MemcachedServer {
+        try await start(arguments)
+    }
+
+    /// - Parameter isReady: how to find that a server answers which does not answer everybody; `nil`: it tells its number.
+    package static func start(
+        _ arguments: [String], isReady: (@Sendable () -> Bool)? = nil
+    ) async throws -> MemcachedServer {
         var lastError: any Error = Failure(description: "no free port")
         for _ in 0..<5 {
-            let server = MemcachedServer(port: try freePort(), arguments: arguments)
+            let server = MemcachedServer(port: try freePort(), arguments: arguments, isReady: isReady)
             do {
                 try await server.launch()
                 return server
@@ -172,8 +181,9 @@ public final class MemcachedServer: Sendable {
         child.withLock { $0 = Child(process: process, lifeline: lifeline, pid: pid) }
         do {
             try await poll("memcached does not answer on port \(port): is it installed, and the port free?") {
+                if let isReady { return isReady() ? () : nil }
                 // Refused until it listens; a number of another process if the port is somebody else's.
-                (try? statistics()["pid"]) == "\(pid)" ? () : nil
+                return (try? statistics()["pid"]) == "\(pid)" ? () : nil
             }
         } catch {
             try await kill()

@@ -13,10 +13,21 @@ final class HostileServer: Sendable {
 
     let port: Int
     private let listener: Int32
-    private let received = Locked<[String]>([])
+    private struct Received {
+        var lines: [String] = []
+        var pieces = 0
+        var connections = 0
+        var current: Int32?
+    }
+
+    private let received = Locked(Received())
 
     /// The lines that came, without their ends.
-    var lines: [String] { received.withLock { $0 } }
+    var lines: [String] { received.withLock { $0.lines } }
+    /// How often bytes were there to be read.
+    var pieces: Int { received.withLock { $0.pieces } }
+    /// How many connections were served.
+    var connections: Int { received.withLock { $0.connections } }
     var address: String { "127.0.0.1:\(port)" }
 
     /// - Parameter answer: what to answer to a line; `nil` closes the connection.
@@ -34,7 +45,7 @@ final class HostileServer: Sendable {
         // A `sockaddr_in` is what the system expects behind a `sockaddr` of AF_INET; the pointers live for the calls.
         let status = withUnsafeMutablePointer(to: &address) { pointer in
             pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
-                bind(listener, address, length) + listen(listener, 8) + getsockname(listener, address, &length)
+                bind(listener, address, length) + listen(listener, 64) + getsockname(listener, address, &length)
             }
         }
         guard listener >= 0, status == 0 else { throw Failure() }
@@ -51,27 +62,62 @@ final class HostileServer: Sendable {
         }.start()
     }
 
+    /// A server that says what it takes as memcached 1.6 does, and then answers what a test says.
+    static func meta(
+        evicts: Bool = true, _ answer: @escaping @Sendable (String) -> String?
+    ) throws -> HostileServer {
+        try HostileServer { line in
+            switch line {
+            case _ where line.hasPrefix("get limpet:hello:"): "END\r\n"
+            case "mn": "MN\r\n"
+            case _ where line.hasPrefix("mg limpet:hello:"): "EN O1\r\n"
+            case "stats settings":
+                "STAT item_size_max 1048576\r\nSTAT evictions \(evicts ? "on" : "off")\r\nEND\r\n"
+            default: answer(line)
+            }
+        }
+    }
+
     /// Ends the listening; the thread ends after the connection that it serves.
     func stop() {
         shutdown(listener, Int32(SHUT_RDWR))
     }
 
+    /// Sends something on the connection that is served, asked or not.
+    func send(_ text: String) {
+        received.withLock { received in
+            guard let connection = received.current else { return }
+            let bytes = Array(text.utf8)
+            _ = bytes.withUnsafeBytes { write(connection, $0.baseAddress, $0.count) }
+        }
+    }
+
     private func serve(_ connection: Int32, _ answer: (String) -> String?) {
+        received.withLock { received in
+            received.connections += 1
+            received.current = connection
+        }
+        defer { received.withLock { $0.current = nil } }
         var pending: [UInt8] = []
         var buffer = [UInt8](repeating: 0, count: 65_536)
         while true {
             while let end = pending.firstIndex(of: UInt8(ascii: "\n")) {
                 let line = String(decoding: pending[..<end].dropLast(), as: UTF8.self)
                 pending.removeSubrange(...end)
-                received.withLock { $0.append(line) }
+                received.withLock { $0.lines.append(line) }
                 guard let text = answer(line) else { return }
                 let bytes = Array(text.utf8)
-                guard bytes.isEmpty || send(connection, bytes, bytes.count, Int32(MSG_NOSIGNAL)) == bytes.count
+                guard bytes.isEmpty || sendAll(connection, bytes)
                 else { return }
             }
             let count = recv(connection, &buffer, buffer.count, 0)
             guard count > 0 else { return }
+            received.withLock { $0.pieces += 1 }
             pending += buffer[..<count]
         }
     }
+}
+
+private func sendAll(_ connection: Int32, _ bytes: [UInt8]) -> Bool {
+    send(connection, bytes, bytes.count, Int32(MSG_NOSIGNAL)) == bytes.count
 }

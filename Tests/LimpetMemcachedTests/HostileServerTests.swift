@@ -2,7 +2,7 @@ import Limpet
 import LimpetMemcached
 import Testing
 
-/// Servers and proxies that answer what memcached would not.
+/// Servers and proxies that answer libmemcached what memcached would not.
 struct HostileServerTests {
     @Test(arguments: [
         "SERVER_ERROR out of memory writing get response\r\n", "SERVER_ERROR\r\n", "SERVER_ERROR timeout\r\n",
@@ -16,7 +16,7 @@ struct HostileServerTests {
     func `an answer that is no answer to a read is a failure, and never an absent key`(answer: String) async throws {
         let server = try HostileServer { _ in answer }
         defer { server.stop() }
-        let store = try makeStore(server.address, timeout: .milliseconds(200), connections: 1)
+        let store = try makeStore(server.address, transport: .libmemcached, timeout: .milliseconds(200), connections: 1)
         let error = await failure { _ = try await store.read(key("a")) }
         #expect(error?.mayHaveTakenEffect == false)
     }
@@ -24,7 +24,7 @@ struct HostileServerTests {
     @Test func `a key that is absent is absent`() async throws {
         let server = try HostileServer { _ in "END\r\n" }
         defer { server.stop() }
-        let store = try makeStore(server.address, connections: 1)
+        let store = try makeStore(server.address, transport: .libmemcached, connections: 1)
         #expect(try await store.read(key("a")) == nil)
     }
 
@@ -41,7 +41,7 @@ struct HostileServerTests {
             return line.hasPrefix("cas ") ? answer : ""
         }
         defer { server.stop() }
-        let store = try makeStore(server.address, timeout: .milliseconds(200), connections: 1)
+        let store = try makeStore(server.address, transport: .libmemcached, timeout: .milliseconds(200), connections: 1)
         let token = try #require(try await store.read(key("a"))).token
         let error = await failure { try await store.put("two", key("a"), if: .unchanged(since: token)) }
         #expect(error?.mayHaveTakenEffect == true)
@@ -57,7 +57,7 @@ struct HostileServerTests {
             return line.hasPrefix("cas ") ? nil : ""
         }
         defer { server.stop() }
-        let store = try makeStore(server.address, connections: 1)
+        let store = try makeStore(server.address, transport: .libmemcached, connections: 1)
         let token = try #require(try await store.read(key("a"))).token
         let error = await failure { try await store.put("two", key("a"), if: .unchanged(since: token)) }
         #expect(error?.code == .connectionLost)
@@ -68,7 +68,7 @@ struct HostileServerTests {
     @Test func `a write is not sent before the server has answered a read on the connection`() async throws {
         let server = try HostileServer { _ in "" }
         defer { server.stop() }
-        let store = try makeStore(server.address, timeout: .milliseconds(100), connections: 1)
+        let store = try makeStore(server.address, transport: .libmemcached, timeout: .milliseconds(100), connections: 1)
         let error = await failure { try await store.put("one", key("a"), if: .absent) }
         #expect(error?.code == .timeout)
         #expect(error?.mayHaveTakenEffect == false)

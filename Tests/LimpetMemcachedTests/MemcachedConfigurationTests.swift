@@ -1,3 +1,4 @@
+import Foundation
 import Limpet
 import Testing
 
@@ -67,6 +68,75 @@ struct MemcachedConfigurationTests {
             let problem = try #require(error?.problems.first)
             #expect(problem.hasPrefix("memcached.options: \"\(options)\" ("))
         }
+    }
+
+    @Test func `transport, user and TLS are set by the environment as well`() async throws {
+        let configuration = try await ConfigurationFile.load(
+            nil,
+            environment: [
+                "MEMCACHED_TRANSPORT": "pipelined", "MEMCACHED_USER": "web", "MEMCACHED_PASSWORD": "kept:secret",
+                "MEMCACHED_TLS": "true", "MEMCACHED_CA_FILE": "/ca.pem",
+            ], MemcachedConfiguration.self)
+        #expect(configuration.transport == .pipelined)
+        #expect(configuration.credentials?.text == "web kept:secret")
+        #expect(configuration.tls)
+        #expect(configuration.caFile == "/ca.pem")
+    }
+
+    @Test(arguments: [
+        (#"{ "memcached": { "password": 84910233 } }"#, "memcached.password: what it holds cannot be"),
+        (#"{ "memcached": { "pasword": "84910233" } }"#, "memcached.pasword: there is no such key; the nearest is"),
+        (#"{ "memcached": { "user": "web:84910233", "password": "x" } }"#, "memcached.user: what it holds cannot be"),
+        (
+            #"{ "memcached": { "user": "web", "password": "8491 0233" } }"#,
+            "memcached.password: what it holds cannot be"
+        ),
+        (#"{ "memcached": { "user": "web" } }"#, "memcached.password: what it holds cannot be"),
+        (#"{ "memcached": { "password": "84910233" } }"#, "memcached.user: what it holds cannot be"),
+        (
+            #"{ "memcached": { "transport": "fast" } }"#,
+            "memcached.transport: \"fast\" cannot be; it must be \"auto\" or"
+        ),
+        (
+            #"{ "memcached": { "caFile": "ca.pem" } }"#,
+            "memcached.caFile: \"ca.pem\" cannot be; it must be empty without"
+        ),
+        (
+            #"{ "memcached": { "tls": true, "transport": "libmemcached" } }"#,
+            "memcached.tls: true cannot be; it must be"
+        ),
+        (
+            #"{ "memcached": { "tls": true, "servers": ["/run/m.sock"] } }"#,
+            "memcached.servers: \"/run/m.sock\" cannot be; it must be hosts"
+        ),
+        (
+            #"{ "memcached": { "tls": true, "certificateFile": "c.pem" } }"#,
+            "memcached.privateKeyFile: \"\" cannot be; it must be a PEM file"
+        ),
+    ])
+    func `what cannot be is refused by name, and no password is shown`(json: String, problem: String) async throws {
+        let file = FileManager.default.temporaryDirectory.appending(path: "limpet-\(UUID().uuidString).json")
+        try json.write(to: file, atomically: true, encoding: .utf8)
+        let error = await #expect(throws: ConfigurationError.self) {
+            try await ConfigurationFile.load(file.path, environment: [:], MemcachedConfiguration.self)
+        }
+        try FileManager.default.removeItem(at: file)
+        #expect(error?.description.hasPrefix(problem) == true, "\(String(describing: error))")
+        #expect(error?.description.contains("8491") == false)
+    }
+
+    @Test(arguments: ["caFile", "certificateFile"])
+    func `a file that cannot be used for TLS is refused by name`(name: String) throws {
+        var configuration = MemcachedConfiguration()
+        configuration.tls = true
+        if name == "caFile" {
+            configuration.caFile = "/nowhere.pem"
+        } else {
+            configuration.certificateFile = "/nowhere.pem"
+            configuration.privateKeyFile = "/nowhere.pem"
+        }
+        let error = #expect(throws: ConfigurationError.self) { try makeStore(configuration) }
+        #expect(error?.problems.first?.hasPrefix("memcached.\(name): \"/nowhere.pem\" (") == true)
     }
 
     @Test func `no server, the same one twice, and a number of connections that cannot be are refused`() {

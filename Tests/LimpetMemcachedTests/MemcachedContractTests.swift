@@ -4,23 +4,31 @@ import LimpetTesting
 import Testing
 
 struct MemcachedContractTests {
-    @Test(arguments: StoreContract.rules)
-    func `memcached keeps the contract`(rule: StoreContract.Rule) async throws {
+    @Test(arguments: StoreContract.rules, transports)
+    func `memcached keeps the contract`(
+        rule: StoreContract.Rule, transport: MemcachedConfiguration.Transport
+    ) async throws {
         let server = try await CommonServer.first.value
-        try await rule.check(StoreContract { try makeStore(server.address) })
+        try await rule.check(StoreContract { try makeStore(server.address, transport: transport) })
     }
 
-    @Test(arguments: StoreContract.rules)
-    func `two servers with unequal shares keep the contract`(rule: StoreContract.Rule) async throws {
+    @Test(arguments: StoreContract.rules, transports)
+    func `two servers with unequal shares keep the contract`(
+        rule: StoreContract.Rule, transport: MemcachedConfiguration.Transport
+    ) async throws {
         let first = try await CommonServer.first.value
         let second = try await CommonServer.second.value
         try await rule.check(
-            StoreContract { try makeStore(first.address + "/?3", second.address, connections: 1) })
+            StoreContract { try makeStore(first.address + "/?3", second.address, transport: transport, connections: 1) }
+        )
     }
 
-    @Test func `a value up to the server's item size is taken, and the old one survives a larger one`() async throws {
+    @Test(arguments: transports)
+    func `a value up to the server's item size is taken, and the old one survives a larger one`(
+        transport: MemcachedConfiguration.Transport
+    ) async throws {
         let server = try await MemcachedServer.start("-I", "2m", "-m", "16")
-        let store = try makeStore(server.address)
+        let store = try makeStore(server.address, transport: transport)
         let value = [UInt8](repeating: 7, count: 2_000_000)
         _ = try await store.put(value, for: key("a"), timeToLive: .seconds(60), if: .always)
         let error = await failure {
@@ -31,9 +39,12 @@ struct MemcachedContractTests {
         #expect(try await store.read(key("a"))?.bytes == value)
     }
 
-    @Test func `a server without room says so, and the old value stays`() async throws {
+    @Test(arguments: transports)
+    func `a server without room says so, and the old value stays`(transport: MemcachedConfiguration.Transport)
+        async throws
+    {
         let server = try await MemcachedServer.start("-m", "2", "-M")
-        let store = try makeStore(server.address)
+        let store = try makeStore(server.address, transport: transport)
         let value = [UInt8](repeating: 7, count: 100_000)
         var stored = 0
         var refusal: StoreError?
@@ -54,9 +65,10 @@ struct MemcachedContractTests {
         #expect(try await store.read(key("k0"))?.token == token)
     }
 
-    @Test func `a server that counts no tokens is refused`() async throws {
+    @Test(arguments: transports)
+    func `a server that counts no tokens is refused`(transport: MemcachedConfiguration.Transport) async throws {
         let server = try await MemcachedServer.start("-C")
-        let store = try makeStore(server.address)
+        let store = try makeStore(server.address, transport: transport)
         try await store.put("one", key("a"))
         #expect(await failure { _ = try await store.read(key("a")) }?.code == .corrupt)
     }

@@ -4,43 +4,54 @@ import LimpetTesting
 import Testing
 
 struct MemcachedFailureTests {
-    @Test func `after a restart an old token overwrites nothing, at the first try and at the second`() async throws {
+    @Test(arguments: transports)
+    func `after a restart an old token overwrites nothing, at the first try and at the second`(
+        transport: MemcachedConfiguration.Transport
+    ) async throws {
         let server = try await MemcachedServer.start()
-        let store = try makeStore(server.address)
+        let store = try makeStore(server.address, transport: transport)
         try await store.put("before", key("a"))
         let old = try #require(try await store.read(key("a"))).token
         try await server.restart()
         // The new process counts from 1 as well: another client's value has the very same token there.
-        let other = try makeStore(server.address)
+        let other = try makeStore(server.address, transport: transport)
         try await other.put("newer", key("a"))
         let same = try #require(try await other.read(key("a"))).token
         #expect(same.value == old.value)
 
-        let error = await failure { try await store.put("overwritten", key("a"), if: .unchanged(since: old)) }
-        #expect(error?.mayHaveTakenEffect == true)
+        do {
+            // The event loop may know of the end of the connection, or not: libmemcached does not.
+            let answer = try await store.put("overwritten", key("a"), if: .unchanged(since: old))
+            #expect(answer == .conflict)
+            #expect(transport == .pipelined)
+        } catch let error as StoreError {
+            #expect(error.mayHaveTakenEffect)
+        }
         #expect(try await store.put("overwritten", key("a"), if: .unchanged(since: old)) == .conflict)
         #expect(try await store.delete(key("a"), ifUnchangedSince: old) == .conflict)
         #expect(try await other.text(key("a")) == "newer")
 
         let token = try #require(try await store.read(key("a"))).token
-        #expect(try await store.put("swapped", key("a"), if: .unchanged(since: token)) == .stored(nil))
+        #expect(try await store.put("swapped", key("a"), if: .unchanged(since: token)) != .conflict)
     }
 
-    @Test func `a token of another store is worth nothing`() async throws {
+    @Test(arguments: transports)
+    func `a token of another store is worth nothing`(transport: MemcachedConfiguration.Transport) async throws {
         let server = try await CommonServer.first.value
-        let first = try makeStore(server.address)
-        let second = try makeStore(server.address)
+        let first = try makeStore(server.address, transport: transport)
+        let second = try makeStore(server.address, transport: transport)
         let name = StoreKey("foreign-token", placement: .group("g"))
         try await first.put("one", name)
         let token = try #require(try await first.read(name)).token
         #expect(try await second.put("two", name, if: .unchanged(since: token)) == .conflict)
     }
 
-    @Test func `a stopped server fails all its callers within two time-outs, and answers rightly afterwards`()
-        async throws
-    {
+    @Test(arguments: transports)
+    func `a stopped server fails all its callers within two time-outs, and answers rightly afterwards`(
+        transport: MemcachedConfiguration.Transport
+    ) async throws {
         let server = try await MemcachedServer.start()
-        let store = try makeStore(server.address, timeout: .milliseconds(300))
+        let store = try makeStore(server.address, transport: transport, timeout: .milliseconds(300))
         for index in 0..<100 { try await store.put("value \(index)", key("k\(index)", group: "g\(index)")) }
         try await server.pause()
         let start = ContinuousClock.now
@@ -72,9 +83,12 @@ struct MemcachedFailureTests {
         }
     }
 
-    @Test func `replies that come late are never read by another call`() async throws {
+    @Test(arguments: transports)
+    func `replies that come late are never read by another call`(transport: MemcachedConfiguration.Transport)
+        async throws
+    {
         let server = try await MemcachedServer.start()
-        let store = try makeStore(server.address, timeout: .milliseconds(50), connections: 1)
+        let store = try makeStore(server.address, transport: transport, timeout: .milliseconds(300), connections: 1)
         for index in 0..<20 { try await store.put("value \(index)", key("k\(index)")) }
         for round in 0..<5 {
             try await server.pause()
@@ -90,9 +104,12 @@ struct MemcachedFailureTests {
         }
     }
 
-    @Test func `a write to a stopped server is ambiguous, and may happen after all`() async throws {
+    @Test(arguments: transports)
+    func `a write to a stopped server is ambiguous, and may happen after all`(
+        transport: MemcachedConfiguration.Transport
+    ) async throws {
         let server = try await MemcachedServer.start()
-        let store = try makeStore(server.address, timeout: .milliseconds(100), connections: 1)
+        let store = try makeStore(server.address, transport: transport, timeout: .milliseconds(100), connections: 1)
         try await store.put("one", key("a"))
         let token = try #require(try await store.read(key("a"))).token
         try await server.pause()
@@ -109,9 +126,12 @@ struct MemcachedFailureTests {
         }
     }
 
-    @Test func `a value that is cut off on its way to a stopped server is never stored in part`() async throws {
+    @Test(arguments: transports)
+    func `a value that is cut off on its way to a stopped server is never stored in part`(
+        transport: MemcachedConfiguration.Transport
+    ) async throws {
         let server = try await MemcachedServer.start("-I", "32m", "-m", "128")
-        let store = try makeStore(server.address, timeout: .milliseconds(500), connections: 1)
+        let store = try makeStore(server.address, transport: transport, timeout: .milliseconds(1500), connections: 1)
         // More than most systems keep between two processes.
         let old = [UInt8](repeating: 1, count: 20_000_000)
         let new = [UInt8](repeating: 2, count: 20_000_000)
@@ -135,16 +155,18 @@ struct MemcachedFailureTests {
         }
     }
 
-    @Test func `a killed server is unavailable, surely without an effect, and back within a second of its start`()
-        async throws
-    {
+    @Test(arguments: transports)
+    func `a killed server is unavailable, surely without an effect, and back within a second of its start`(
+        transport: MemcachedConfiguration.Transport
+    ) async throws {
         let server = try await MemcachedServer.start()
-        let store = try makeStore(server.address, connections: 1)
+        let store = try makeStore(server.address, transport: transport, connections: 1)
         try await store.put("one", key("a"))
         try await server.kill()
         let first = await failure { try await store.put("two", key("a")) }
-        #expect(first?.code == .connectionLost)
-        #expect(first?.mayHaveTakenEffect == true)
+        // libmemcached finds the end of the connection when it uses it; the event loop is told, sooner or later.
+        if transport == .libmemcached { #expect(first?.code == .connectionLost) }
+        #expect(first?.mayHaveTakenEffect == (first?.code == .connectionLost))
         for _ in 0..<20 {
             let error = await failure { try await store.put("two", key("a")) }
             #expect(error?.code == .unavailable)
@@ -157,19 +179,21 @@ struct MemcachedFailureTests {
         #expect(try await store.text(key("a")) == "three")
     }
 
-    @Test func `a store can be made while its server is down`() async throws {
+    @Test(arguments: transports)
+    func `a store can be made while its server is down`(transport: MemcachedConfiguration.Transport) async throws {
         let server = try await MemcachedServer.start()
         try await server.kill()
-        let store = try makeStore(server.address)
+        let store = try makeStore(server.address, transport: transport)
         #expect(await failure { _ = try await store.read(key("a")) }?.code == .unavailable)
         try await server.restart()
         try await eventually(within: .seconds(3)) { try await store.put("one", key("a")) }
     }
 
-    @Test func `a dead server fails its own keys and no others`() async throws {
+    @Test(arguments: transports)
+    func `a dead server fails its own keys and no others`(transport: MemcachedConfiguration.Transport) async throws {
         let living = try await MemcachedServer.start()
         let dead = try await MemcachedServer.start()
-        let store = try makeStore(living.address, dead.address)
+        let store = try makeStore(living.address, dead.address, transport: transport)
         let keys = (0..<100).map { key("k\($0)", group: "g\($0)") }
         for key in keys { try await store.put(key.name, key) }
         let onLiving = try keys.map(\.name).filter {
@@ -187,9 +211,10 @@ struct MemcachedFailureTests {
         }
     }
 
-    @Test func `a cancelled caller gets its answer like any other`() async throws {
+    @Test(arguments: transports)
+    func `a cancelled caller gets its answer like any other`(transport: MemcachedConfiguration.Transport) async throws {
         let server = try await MemcachedServer.start()
-        let store = try makeStore(server.address, connections: 1)
+        let store = try makeStore(server.address, transport: transport, connections: 1)
         try await store.put("one", key("a"))
         try await server.pause()
         let caller = Task { try await store.text(key("a")) }
@@ -201,9 +226,10 @@ struct MemcachedFailureTests {
         #expect(try await store.text(key("a")) == "one")
     }
 
-    @Test func `an injected key reaches no server`() async throws {
+    @Test(arguments: transports)
+    func `an injected key reaches no server`(transport: MemcachedConfiguration.Transport) async throws {
         let server = try await MemcachedServer.start()
-        let store = try makeStore(server.address)
+        let store = try makeStore(server.address, transport: transport)
         let evil = key("a 0 0 1\r\nx\r\nset injected 0 0 1\r\n")
         #expect(await failure { _ = try await store.read(evil) }?.code == .invalidKey)
         #expect(await failure { try await store.put("x", evil) }?.code == .invalidKey)

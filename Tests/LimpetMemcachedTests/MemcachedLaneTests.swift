@@ -43,7 +43,7 @@ struct MemcachedLaneTests {
 
     @Test func `reads of many waiting callers share a round trip`() async throws {
         let server = try await MemcachedServer.start()
-        let store = try makeStore(server.address, connections: 1)
+        let store = try makeStore(server.address, transport: .libmemcached, connections: 1)
         for index in 0..<64 { try await store.put("value \(index)", key("k\(index)", group: "g\(index)")) }
         let before = store.readCount
         let added = store.lanes[0][0].addedCount
@@ -64,27 +64,27 @@ struct MemcachedLaneTests {
             (.milliseconds(1001), 3), (.seconds(1800), 1801), (.seconds(2_591_999), 2_592_000),
         ]
         for (timeToLive, seconds) in cases {
-            #expect(MemcachedHandle.expiration(timeToLive, now: 1_700_000_000) == seconds)
+            #expect(MemcachedTime.expiration(timeToLive, now: 1_700_000_000) == seconds)
         }
     }
 
     @Test func `a time to live of more than thirty days is told as a time, within 31 bits`() {
-        #expect(MemcachedHandle.expiration(.seconds(2_592_000), now: 1_700_000_000) == 1_702_592_001)
-        #expect(MemcachedHandle.expiration(.seconds(31_536_000), now: 1_700_000_000) == 1_731_536_001)
-        #expect(MemcachedHandle.expiration(.seconds(Int64.max), now: 1_700_000_000) == Int(Int32.max))
+        #expect(MemcachedTime.expiration(.seconds(2_592_000), now: 1_700_000_000) == 1_702_592_001)
+        #expect(MemcachedTime.expiration(.seconds(31_536_000), now: 1_700_000_000) == 1_731_536_001)
+        #expect(MemcachedTime.expiration(.seconds(Int64.max), now: 1_700_000_000) == Int(Int32.max))
     }
 
     @Test func `all keys of a group live on one server, and stay there`() async throws {
         let first = try await MemcachedServer.start()
         let second = try await MemcachedServer.start()
         let addresses = [first.address, second.address]
-        let store = try makeStore(addresses[0], addresses[1])
+        let store = try makeStore(addresses[0], addresses[1], transport: .libmemcached)
         for group in 0..<40 {
             for name in ["d", "v", "a"] { try await store.put("x", key("\(name)/\(group)", group: "\(group)")) }
         }
         // Another store with the same list finds them all, and so does one with fewer connections.
         for connections in [1, 7] {
-            let other = try makeStore(addresses[0], addresses[1], connections: connections)
+            let other = try makeStore(addresses[0], addresses[1], transport: .libmemcached, connections: connections)
             for group in 0..<40 {
                 let results = await other.get(["d", "v", "a"].map { key("\($0)/\(group)", group: "\(group)") })
                 for result in results { #expect(try result.get() != nil) }
@@ -103,7 +103,7 @@ struct MemcachedLaneTests {
     @Test func `servers have the numbers of their places in the list`() async throws {
         let first = try await MemcachedServer.start()
         let second = try await MemcachedServer.start()
-        let store = try makeStore(first.address, second.address)
+        let store = try makeStore(first.address, second.address, transport: .libmemcached)
         for number in 0...1 {
             _ = try await store.put(
                 [0x31], for: StoreKey("c", placement: .server(number)), timeToLive: .seconds(60), if: .absent)
@@ -135,7 +135,7 @@ struct MemcachedLaneTests {
 
     @Test func `after graceful shutdown the store refuses calls as closed`() async throws {
         let server = try await CommonServer.first.value
-        let store = try makeStore(server.address)
+        let store = try makeStore(server.address, transport: .libmemcached)
         try await store.put("one", StoreKey("graceful", placement: .group("g")))
         let group = ServiceGroup(services: [store], logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
         async let running: Void = group.run()
@@ -148,7 +148,7 @@ struct MemcachedLaneTests {
 
     @Test func `jobs that wait at shutdown are done`() async throws {
         let server = try await MemcachedServer.start()
-        let store = try makeStore(server.address, connections: 1)
+        let store = try makeStore(server.address, transport: .libmemcached, connections: 1)
         try await store.put("0", key("a"))
         try await server.pause()
         let callers = (0..<10).map { _ in Task { try await store.increment([key("a")], by: 1) } }
@@ -166,7 +166,7 @@ struct MemcachedLaneTests {
         let server = try await CommonServer.first.value
         var lanes: [MemcachedLane] = []
         do {
-            let store = try makeStore(server.address)
+            let store = try makeStore(server.address, transport: .libmemcached)
             try await store.put("one", StoreKey("short-lived", placement: .group("g")))
             lanes = Array(store.lanes.joined())
         }

@@ -10,15 +10,27 @@ enum CommonServer {
     static let second = Task { try await MemcachedServer.start() }
 }
 
+/// Both ways to a server.
+let transports = [MemcachedConfiguration.Transport.pipelined, .libmemcached]
+
 func makeStore(
-    _ servers: String..., timeout: Duration = .milliseconds(2000), connections: Int = 4, options: String = "",
+    _ servers: String..., transport: MemcachedConfiguration.Transport = .auto,
+    timeout: Duration = .milliseconds(2000), connections: Int = 4, options: String = "",
     logger: Logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
 ) throws -> MemcachedStore {
     var configuration = MemcachedConfiguration()
     configuration.servers = servers
+    configuration.transport = transport
     configuration.connections = connections
     configuration.options = options
-    return try MemcachedStore(configuration: configuration, timeout: timeout, logger: logger)
+    return try makeStore(configuration, timeout: timeout, logger: logger)
+}
+
+func makeStore(
+    _ configuration: MemcachedConfiguration, timeout: Duration = .milliseconds(2000),
+    logger: Logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+) throws -> MemcachedStore {
+    try MemcachedStore(configuration: configuration, timeout: timeout, logger: logger)
 }
 
 func key(_ name: String, group: String = "g") -> StoreKey { StoreKey(name, placement: .group(group)) }
@@ -59,4 +71,24 @@ func eventually(
             try await Task.sleep(for: .milliseconds(10))
         }
     }
+}
+
+/// Waits until something is so.
+func eventuallyTrue(
+    within limit: Duration = .seconds(10), sourceLocation: SourceLocation = #_sourceLocation,
+    _ condition: () async throws -> Bool
+) async throws {
+    let deadline = ContinuousClock.now + limit
+    while !(try await condition()) {
+        guard ContinuousClock.now < deadline else {
+            Issue.record("not so after \(limit)", sourceLocation: sourceLocation)
+            return
+        }
+        try await Task.sleep(for: .milliseconds(5))
+    }
+}
+
+extension StoreError {
+    /// Whether the server did not answer at all.
+    var saysOutage: Bool { [.unavailable, .timeout, .connectionLost].contains(code) }
 }

@@ -16,10 +16,10 @@ import Synchronization
 final class MemcachedLane: Sendable {
     /// What a thread needs to work, and the pool to see it end.
     struct Settings: Sendable {
-        let address: MemcachedAddress
         let options: String
         /// How long an operation may take, in the queue or on the connection.
         let timeout: Duration
+        let credentials: MemcachedCredentials?
         /// How many keys are read together at most.
         let keysOfRead: Int
         let logger: Logger
@@ -34,6 +34,7 @@ final class MemcachedLane: Sendable {
         var observers: [CheckedContinuation<Void, Never>] = []
     }
 
+    private let address: MemcachedAddress
     private let settings: Settings
     private let state = Locked(State())
     private let wake = DispatchSemaphore(value: 0)
@@ -45,7 +46,8 @@ final class MemcachedLane: Sendable {
     /// How many jobs were taken since the start.
     var addedCount: Int { state.withLock { $0.added } }
 
-    init(_ settings: Settings) {
+    init(_ address: MemcachedAddress, _ settings: Settings) {
+        self.address = address
         self.settings = settings
     }
 
@@ -117,7 +119,7 @@ final class MemcachedLane: Sendable {
     // MARK: On the thread
 
     private func run() {
-        var worker = MemcachedWorker(settings)
+        var worker = MemcachedWorker(address, settings)
         var jobs: [MemcachedJob] = []
         while take(&jobs) {
             worker.work(jobs)
@@ -156,6 +158,7 @@ struct MemcachedWorker: ~Copyable {
     private static let answersTogether = 16
 
     private var handle: MemcachedHandle
+    private let address: MemcachedAddress
     private let settings: MemcachedLane.Settings
     private let clock = SystemClock()
     private var isAnswering = true
@@ -163,9 +166,11 @@ struct MemcachedWorker: ~Copyable {
     private var answers: [MemcachedAnswer] = []
     private(set) var readCount = 0
 
-    init(_ settings: MemcachedLane.Settings) {
+    init(_ address: MemcachedAddress, _ settings: MemcachedLane.Settings) {
+        self.address = address
         self.settings = settings
-        handle = MemcachedHandle(settings.address, timeout: settings.timeout, options: settings.options)
+        handle = MemcachedHandle(
+            address, timeout: settings.timeout, options: settings.options, credentials: settings.credentials)
     }
 
     /// Does jobs, and answers each.
@@ -194,7 +199,7 @@ struct MemcachedWorker: ~Copyable {
     }
 
     private mutating func read(_ jobs: [MemcachedJob]) {
-        var reads: [(keys: [String], reply: Reply<[StoreEntry?]>)] = []
+        var reads: [(keys: [String], reply: Reply<Answer<[StoreEntry?]>>)] = []
         reads.reserveCapacity(jobs.count)
         var keys: [String] = []
         for job in jobs {
@@ -241,7 +246,7 @@ struct MemcachedWorker: ~Copyable {
 
     private mutating func result<Value>(
         _ body: (inout MemcachedHandle) throws(StoreError) -> Value
-    ) -> Result<Value, StoreError> {
+    ) -> Answer<Value> {
         let generation = handle.generation
         do throws(StoreError) {
             let value = try body(&handle)
@@ -267,7 +272,7 @@ struct MemcachedWorker: ~Copyable {
         guard !isAnswering else { return }
         isAnswering = true
         settings.logger.notice(
-            "a memcached server answers again", metadata: ["server": "\(settings.address.description)"])
+            "a memcached server answers again", metadata: ["server": "\(address.description)"])
     }
 
     private mutating func noteFailure(_ error: StoreError) {
@@ -275,7 +280,7 @@ struct MemcachedWorker: ~Copyable {
         isAnswering = false
         settings.logger.warning(
             "a memcached server does not answer",
-            metadata: ["server": "\(settings.address.description)", "error": "\(error)"])
+            metadata: ["server": "\(address.description)", "error": "\(error)"])
     }
 }
 

@@ -3,11 +3,11 @@ import Limpet
 /// One operation of a caller that waits for a lane to do it.
 struct MemcachedJob: Sendable {
     enum Work: Sendable {
-        case get([String], Reply<[StoreEntry?]>)
-        case put([UInt8], String, Duration, StoreCondition, Reply<StorePut>)
-        case increment([String], UInt64, Reply<[UInt64?]>)
-        case touch(String, Duration, Reply<Bool>)
-        case delete(String, StoreToken?, Reply<StoreDelete>)
+        case get([String], Reply<Answer<[StoreEntry?]>>)
+        case put([UInt8], String, Duration, StoreCondition, Reply<Answer<StorePut>>)
+        case increment([String], UInt64, Reply<Answer<[UInt64?]>>)
+        case touch(String, Duration, Reply<Answer<Bool>>)
+        case delete(String, StoreToken?, Reply<Answer<StoreDelete>>)
     }
 
     let work: Work
@@ -28,26 +28,13 @@ struct MemcachedJob: Sendable {
     }
 }
 
-/// Where an answer goes. Every job is answered exactly once: by the lane that took it, or by the one that refused it.
-struct Reply<Value: Sendable>: Sendable {
-    private let continuation: CheckedContinuation<Result<Value, StoreError>, Never>
-
-    init(_ continuation: CheckedContinuation<Result<Value, StoreError>, Never>) {
-        self.continuation = continuation
-    }
-
-    func resume(_ result: Result<Value, StoreError>) {
-        continuation.resume(returning: result)
-    }
-}
-
 /// What became of a job, before its caller is told.
 enum MemcachedAnswer: Sendable {
-    case get(Reply<[StoreEntry?]>, Result<[StoreEntry?], StoreError>)
-    case put(Reply<StorePut>, Result<StorePut, StoreError>)
-    case increment(Reply<[UInt64?]>, Result<[UInt64?], StoreError>)
-    case touch(Reply<Bool>, Result<Bool, StoreError>)
-    case delete(Reply<StoreDelete>, Result<StoreDelete, StoreError>)
+    case get(Reply<Answer<[StoreEntry?]>>, Answer<[StoreEntry?]>)
+    case put(Reply<Answer<StorePut>>, Answer<StorePut>)
+    case increment(Reply<Answer<[UInt64?]>>, Answer<[UInt64?]>)
+    case touch(Reply<Answer<Bool>>, Answer<Bool>)
+    case delete(Reply<Answer<StoreDelete>>, Answer<StoreDelete>)
 
     /// Tells the caller.
     func send() {

@@ -30,6 +30,7 @@ struct MemcachedHandle: ~Copyable {
     private let client: UnsafeMutablePointer<memcached_st>
     /// Where libmemcached puts what it reads. Ours, so that its `count` can be set before a fetch: see ``read(_:)``.
     private let result: UnsafeMutablePointer<memcached_result_st>
+    private let credentials: MemcachedCredentials?
     private var isOpen = false
     /// Which connection this is. Begins at random: a token of another store is worth nothing here.
     private(set) var generation = UInt64.random(in: 0...UInt64.max / 2)
@@ -40,7 +41,10 @@ struct MemcachedHandle: ~Copyable {
     /// Makes a handle, without connecting it.
     ///
     /// - Parameter options: have been checked with ``problem(ofOptions:)``.
-    init(_ address: MemcachedAddress, timeout: Duration, options: String) {
+    init(
+        _ address: MemcachedAddress, timeout: Duration, options: String, credentials: MemcachedCredentials? = nil
+    ) {
+        self.credentials = credentials
         client = Self.make([address], timeout: timeout, options: options)
         result = .allocate(capacity: 1)
         // The memory is ours, and uninitialised for C to fill: it is given back in `deinit`, after C's own part of it.
@@ -60,6 +64,7 @@ struct MemcachedHandle: ~Copyable {
     ///
     /// - Returns: as many entries as keys, in order.
     mutating func read(_ keys: [String]) throws(StoreError) -> [StoreEntry?] {
+        if !isOpen, let credentials { try authenticate(credentials) }
         names.removeAll(keepingCapacity: true)
         lengths.removeAll(keepingCapacity: true)
         for key in keys {
@@ -144,7 +149,7 @@ struct MemcachedHandle: ~Copyable {
         switch condition {
         case .absent: return try store(memcached_add, bytes, key, timeToLive)
         case .unchanged:
-            let expiration = Self.expiration(timeToLive)
+            let expiration = MemcachedTime.expiration(timeToLive)
             let status = withBytes(bytes, key) { key, keyLength, value, length in
                 memcached_cas(client, key, keyLength, value, length, expiration, 0, token)
             }
@@ -177,7 +182,7 @@ struct MemcachedHandle: ~Copyable {
     /// Starts a time to live anew.
     mutating func touch(_ key: String, _ timeToLive: Duration) throws(StoreError) -> Bool {
         try open()
-        let expiration = Self.expiration(timeToLive)
+        let expiration = MemcachedTime.expiration(timeToLive)
         let status = withBytes([], key) { key, length, _, _ in
             memcached_touch(client, key, length, expiration)
         }
@@ -208,7 +213,7 @@ struct MemcachedHandle: ~Copyable {
     private mutating func store(
         _ command: Store, _ bytes: [UInt8], _ key: String, _ timeToLive: Duration
     ) throws(StoreError) -> Bool {
-        let expiration = Self.expiration(timeToLive)
+        let expiration = MemcachedTime.expiration(timeToLive)
         let status = withBytes(bytes, key) { key, keyLength, value, length in
             command(client, key, keyLength, value, length, expiration, 0)
         }
@@ -232,6 +237,20 @@ struct MemcachedHandle: ~Copyable {
     }
 
     // MARK: The connection
+
+    /// Tells the server who this is: any `set` with user and password (protocol.txt, "Authentication"). One that has expired
+    /// already: a server that asks nobody for a password must not keep it as a value.
+    private mutating func authenticate(_ credentials: MemcachedCredentials) throws(StoreError) {
+        let status = withBytes(Array(credentials.text.utf8), "limpet:hello") { key, keyLength, value, length in
+            memcached_set(client, key, keyLength, value, length, -1, 0)
+        }
+        guard status != MEMCACHED_SUCCESS else { return }
+        let failure = fail(status, mayHaveTakenEffect: false)
+        guard status == MEMCACHED_CLIENT_ERROR else { throw failure }
+        throw StoreError(
+            .unavailable, "the server refuses the user or the password (memcached.user, memcached.password)",
+            mayHaveTakenEffect: false)
+    }
 
     /// Makes sure that the server answers, before a write is sent.
     private mutating func open() throws(StoreError) {
@@ -282,17 +301,6 @@ struct MemcachedHandle: ~Copyable {
             }
             return StoreError(.unavailable, "the server cannot be reached", mayHaveTakenEffect: mayHaveTakenEffect)
         }
-    }
-
-    /// A time to live as memcached understands it.
-    ///
-    /// It counts in seconds and ends up to one second early (measured: 1 lived 0.30 to 0.94 s): one more is asked for.
-    /// Above 30 days it takes the number for a time since 1970 (protocol.txt, "Expiration times"), in 31 bits.
-    static func expiration(_ timeToLive: Duration, now: @autoclosure () -> Int = time(nil)) -> time_t {
-        let longest = Int(Int32.max)
-        let (whole, rest) = min(max(timeToLive, .zero), .seconds(longest)).components
-        let seconds = Int(whole) + (rest > 0 ? 1 : 0) + 1
-        return seconds <= 30 * 86_400 ? seconds : min(now() + seconds, longest)
     }
 }
 
@@ -374,7 +382,8 @@ final class MemcachedPlacement: @unchecked Sendable {
     // Never changed between `init` and `deinit`, and only asked for hashes: `memcached_generate_hash` reads the handle
     // (hash.cc; its only writing path needs ejected servers, which are refused). So any thread may ask.
     private let client: UnsafeMutablePointer<memcached_st>
-    private let servers: Int
+    /// How many there are.
+    let servers: Int
 
     /// - Parameter options: have been checked with ``MemcachedHandle/problem(ofOptions:)``.
     init(_ addresses: [MemcachedAddress], options: String) {
