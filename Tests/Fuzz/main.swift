@@ -1,7 +1,8 @@
-// Tries sequences of frames on the server's connection, one for each seed from FIRST on, COUNT of them, and ends at the
-// first fault. FILE holds the seed that is being tried: it is what is left if the process crashes.
+// Tries damaged input, one sequence for each seed from FIRST on, COUNT of them, and ends at the first fault: frames on the
+// server's connection, or replies on the connection to memcached. FILE holds the seed that is being tried: it is what is left
+// if the process crashes.
 //
-//   fuzz-connection FIRST COUNT FILE
+//   fuzz frames|replies FIRST COUNT FILE
 
 #if canImport(Glibc)
     import Glibc
@@ -10,13 +11,15 @@
 #endif
 
 let arguments = CommandLine.arguments
-guard arguments.count == 4, let first = UInt64(arguments[1]), let count = UInt64(arguments[2]) else {
-    print("usage: fuzz-connection FIRST COUNT FILE")
+guard arguments.count == 5, ["frames", "replies"].contains(arguments[1]), let first = UInt64(arguments[2]),
+    let count = UInt64(arguments[3])
+else {
+    print("usage: fuzz frames|replies FIRST COUNT FILE")
     exit(64)
 }
-let file = open(arguments[3], O_WRONLY | O_CREAT | O_TRUNC, 0o644)
+let file = open(arguments[4], O_WRONLY | O_CREAT | O_TRUNC, 0o644)
 guard file >= 0 else {
-    print("\(arguments[3]) cannot be written: \(errno)")
+    print("\(arguments[4]) cannot be written: \(errno)")
     exit(73)
 }
 let clock = ContinuousClock()
@@ -26,13 +29,19 @@ for seed in first..<first + count {
     var digits = String(seed)
     digits = String(repeating: "0", count: 20 - digits.utf8.count) + digits
     guard digits.withCString({ pwrite(file, $0, 20, 0) }) == 20 else {
-        print("\(arguments[3]) cannot be written: \(errno)")
+        print("\(arguments[4]) cannot be written: \(errno)")
         exit(74)
     }
-    let faults = try FrameSequence(seed: seed).faults()
+    let faults: [String]
+    if arguments[1] == "frames" {
+        faults = try FrameSequence(seed: seed).faults()
+    } else {
+        var sequence = ReplySequence(seed: seed)
+        faults = try sequence.faults()
+    }
     guard faults.isEmpty else {
         print("seed \(seed): \(faults.joined(separator: ", "))")
         exit(1)
     }
 }
-print("\(count) sequences from seed \(first) in \(clock.now - began)")
+print("\(count) sequences of \(arguments[1]) from seed \(first) in \(clock.now - began)")
