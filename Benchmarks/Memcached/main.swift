@@ -3,126 +3,79 @@ import LimpetMemcached
 import LimpetTesting
 import Logging
 
-#if canImport(Glibc)
-    import Glibc
-#elseif canImport(Darwin)
-    import Darwin
-#endif
+// What an operation of the store costs, with both transports beside each other. `README.md` holds the last figures.
+//
+//   BenchmarkMemcached                     loads of 64 callers: operations a second, client CPU
+//   BenchmarkMemcached caller              one caller, beside an echo over a plain socket
+//   BenchmarkMemcached half                how long a commit takes at half of the peak load
+//   BenchmarkMemcached count LOAD NUMBER SERVER   so many operations of the pipelined transport, for a profiler, with a
+//                                                 memcached that is there: profilers do not like children
 
-// What an operation of the store costs: operations a second, and processor time of this process (memcached is another
-// one) for each, with 64 callers at a time and values of 1 KiB. `README.md` holds the last figures.
+let arguments = CommandLine.arguments
+let server = arguments.count == 5 ? nil : try await MemcachedServer.start("-m", "64")
+let clients = try Clients(server?.address ?? arguments[4])
+try await clients.fill()
 
-let callers = 64
-let value = [UInt8](repeating: 0x61, count: 1024)
-let rounds = 3
-
-/// One load, run for about a second.
-struct Load {
-    let name: String
-    /// How many operations of the store one call is.
-    let operations: Int
-    let store: MemcachedStore
-    let call: @Sendable (MemcachedStore, Int) async throws -> Void
+switch arguments.dropFirst().first {
+case nil: try await compareLoads(clients)
+case "caller": try await compareOneCaller(clients)
+case "half": try await measureAtHalf(clients)
+case "count" where arguments.count == 5: try await count(clients, arguments[2], Int(arguments[3]) ?? 0)
+default: fatalError("unknown: \(arguments.dropFirst())")
 }
 
-func key(_ caller: Int, _ name: String = "d") -> StoreKey {
-    StoreKey("\(name)/\(caller)", placement: .group("group \(caller)"))
-}
-
-func processorMicroseconds() -> Int {
-    var usage = rusage()
-    #if canImport(Glibc)
-        let status = getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
-    #else
-        let status = getrusage(RUSAGE_SELF, &usage)
-    #endif
-    precondition(status == 0, "the system does not tell processor time")
-    let times = [usage.ru_utime, usage.ru_stime]
-    return times.reduce(0) { $0 + Int($1.tv_sec) * 1_000_000 + Int($1.tv_usec) }
-}
-
-func measure(_ load: Load, callsOfCaller: Int) async throws -> (seconds: Double, microseconds: Int) {
-    let clock = ContinuousClock()
-    let processorBefore = processorMicroseconds()
-    let start = clock.now
-    try await withThrowingTaskGroup { group in
-        for caller in 0..<callers {
-            group.addTask { for _ in 0..<callsOfCaller { try await load.call(load.store, caller) } }
+/// The loads, three times each, the transports in turn.
+func compareLoads(_ clients: Clients) async throws {
+    print("| load | transport | operations a second | client CPU µs an operation |")
+    print("| --- | --- | --- | --- |")
+    for load in Load.all {
+        var lines: [[Measurement]] = [[], []]
+        for _ in 0..<3 {
+            for (index, client) in clients.all.enumerated() { lines[index].append(try await client.measure(load)) }
         }
-        try await group.waitForAll()
-    }
-    return ((clock.now - start) / .seconds(1), processorMicroseconds() - processorBefore)
-}
-
-func report(_ load: Load) async throws {
-    if CommandLine.arguments.count > 1, !load.name.contains(CommandLine.arguments[1]) { return }
-    let trial = try await measure(load, callsOfCaller: 100)
-    let calls = max(100, Int(100 / trial.seconds))
-    var rates: [Int] = []
-    var costs: [Double] = []
-    let readsBefore = load.store.readCount
-    for _ in 0..<rounds {
-        let (seconds, microseconds) = try await measure(load, callsOfCaller: calls)
-        let operations = Double(calls * callers * load.operations)
-        rates.append(Int(operations / seconds))
-        costs.append(Double(microseconds) / operations)
-    }
-    let reads = load.store.readCount - readsBefore
-    let callsOfRead = Double(rounds * calls * callers) / Double(max(1, reads))
-    let cost = costs.map { "\(($0 * 10).rounded() / 10)" }.joined(separator: " ")
-    let together = reads == 0 ? "–" : "\((callsOfRead * 10).rounded() / 10)"
-    print("| \(load.name) | \(rates.map(String.init).joined(separator: " ")) | \(cost) | \(together) |")
-}
-
-let server = try await MemcachedServer.start("-m", "64")
-func makeStore(keysOfRead: Int, connections: Int = 4) throws -> MemcachedStore {
-    var configuration = MemcachedConfiguration()
-    configuration.servers = [server.address]
-    configuration.connections = connections
-    return try MemcachedStore(
-        configuration: configuration, timeout: .seconds(5), logger: Logger(label: "benchmark"), keysOfRead: keysOfRead)
-}
-
-let batching = try makeStore(keysOfRead: MemcachedStore.keysOfRead)
-for caller in 0..<callers {
-    for number in 0..<32 {
-        let name = number == 0 ? "d" : "d\(number)"
-        _ = try await batching.put(value, for: key(caller, name), timeToLive: .seconds(3600), if: .always)
-    }
-}
-let many = (0..<callers).map { caller in (0..<32).map { key(caller, $0 == 0 ? "d" : "d\($0)") } }
-
-@Sendable func get(_ store: MemcachedStore, _ caller: Int) async throws {
-    guard try await store.get([key(caller)])[0].get() != nil else { fatalError("a value is gone") }
-}
-
-@Sendable func getMany(_ store: MemcachedStore, _ caller: Int) async throws {
-    for result in await store.get(many[caller]) {
-        guard try result.get() != nil else { fatalError("a value is gone") }
+        for (client, measurements) in zip(clients.all, lines) {
+            let rates = measurements.map { "\(Int($0.rate / 1000))" }.joined(separator: " ")
+            let costs = measurements.map { decimal($0.microseconds) }.joined(separator: " ")
+            print("| \(load.name) | \(client.name) | \(rates) thousand | \(costs) |")
+        }
     }
 }
 
-@Sendable func swap(_ store: MemcachedStore, _ caller: Int) async throws {
-    guard let entry = try await store.get([key(caller)])[0].get() else { fatalError("a value is gone") }
-    let result = try await store.put(
-        value, for: key(caller), timeToLive: .seconds(3600), if: .unchanged(since: entry.token))
-    guard result == .stored(nil) else { fatalError("a value was changed by somebody else") }
+/// One caller at a time: nothing to share a round trip with.
+func compareOneCaller(_ clients: Clients) async throws {
+    let echo = try Echo(bytes: Client.value.count)
+    var trips: [Double] = []
+    var calls: [[Double]] = [[], []]
+    for _ in 0..<5 {
+        trips.append(try echo.microsecondsOfRoundTrip(20_000))
+        for (index, client) in clients.all.enumerated() {
+            calls[index].append(try await client.measure(.get, callers: 1, calls: 20_000).microsecondsOfCall)
+        }
+    }
+    print("one caller, a get of 1 KiB, µs, five runs")
+    print("echo: \(trips.map(decimal).joined(separator: " "))")
+    for (client, times) in zip(clients.all, calls) {
+        print("\(client.name): \(times.map(decimal).joined(separator: " "))")
+    }
 }
 
-@Sendable func write(_ store: MemcachedStore, _ caller: Int) async throws {
-    _ = try await store.put(value, for: key(caller), timeToLive: .seconds(3600), if: .always)
+/// Swaps begin at a steady rate, half of what is possible, whether the ones before are done or not.
+func measureAtHalf(_ clients: Clients) async throws {
+    for client in clients.all {
+        let peak = try await client.measure(.swap).rate
+        for _ in 0..<3 {
+            let times = try await client.times(rate: peak / 2, seconds: 5)
+            let line = [0.5, 0.99, 0.999].map { decimal(times[Int(Double(times.count - 1) * $0)]) }
+            print(
+                "\(client.name): peak \(Int(peak)), \(times.count / 5) commits a second: "
+                    + "median \(line[0]), p99 \(line[1]), p99.9 \(line[2]) µs")
+        }
+    }
 }
 
-print("\(callers) callers, values of \(value.count) bytes, \(rounds) runs of each")
-print("| load | operations a second | client CPU µs an operation | callers a read |")
-print("| --- | --- | --- | --- |")
-for connections in [1, 2, 4] {
-    let together = try makeStore(keysOfRead: MemcachedStore.keysOfRead, connections: connections)
-    let alone = try makeStore(keysOfRead: 1, connections: connections)
-    let suffix = connections == 1 ? "1 connection" : "\(connections) connections"
-    try await report(Load(name: "get, \(suffix)", operations: 1, store: together, call: get))
-    try await report(Load(name: "get, not batched, \(suffix)", operations: 1, store: alone, call: get))
-    try await report(Load(name: "multi-get of 32, a key, \(suffix)", operations: 32, store: together, call: getMany))
-    try await report(Load(name: "get + compare-and-swap, \(suffix)", operations: 2, store: together, call: swap))
-    try await report(Load(name: "put always, \(suffix)", operations: 1, store: together, call: write))
+func count(_ clients: Clients, _ name: String, _ number: Int) async throws {
+    guard let load = Load.all.first(where: { $0.name == name }) else { fatalError("no load \(name)") }
+    _ = try await clients.pipelined.measure(load, callers: 64, calls: max(1, number / 64 / load.operations))
 }
+
+func decimal(_ number: Double) -> String { "\((number * 100).rounded() / 100)" }
