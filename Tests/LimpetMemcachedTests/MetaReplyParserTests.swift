@@ -31,6 +31,7 @@ struct MetaReplyParserTests {
         ("STAT socket /a b\r\n", MetaReply(kind: .statistic("socket", "/a b"))),
         ("END\r\n", MetaReply(kind: .end)),
         ("ERROR\r\n", MetaReply(kind: .refusal(.unknownCommand))),
+        ("OK c1 O1\r\n", MetaReply(kind: .refusal(.unknownCommand), token: 1, mark: 1)),
         ("CLIENT_ERROR unauthenticated\r\n", MetaReply(kind: .refusal(.unauthenticated))),
         (
             "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n",
@@ -84,7 +85,7 @@ struct MetaReplyParserTests {
 
     @Test(arguments: [
         ("HD\n", MetaReplyProblem.brokenLine), ("\r\n", .unknownReply), ("\n", .brokenLine), (" HD\r\n", .unknownReply),
-        ("hd\r\n", .unknownReply), ("HX\r\n", .unknownReply), ("OK O1\r\n", .unknownReply), ("H\r\n", .unknownReply),
+        ("hd\r\n", .unknownReply), ("HX\r\n", .unknownReply), ("H\r\n", .unknownReply),
         ("VALUE a 0 3\r\n", .unknownReply), ("42\r\n", .unknownReply), ("STAT\r\n", .unknownReply),
         ("VA\r\n", .brokenLine), ("VA \r\n", .brokenLine), ("VA x\r\n", .brokenLine), ("VA -1\r\n", .brokenLine),
         ("VA 3x O1\r\n", .brokenLine), ("VA 99999999999999999999 O1\r\n", .brokenLine),

@@ -41,6 +41,29 @@ struct TransportChoiceTests {
         #expect(notices.count == 1)
     }
 
+    @Test func `auto uses libmemcached where the meta commands are those of an earlier time`() async throws {
+        let server = try HostileServer { line in
+            let mark = line.split(separator: " ").last ?? ""
+            switch line.split(separator: " ").first {
+            case "get": return "END\r\n"
+            case "mn": return "MN\r\n"
+            case "mg": return "EN \(mark)\r\n"
+            case "stats": return "STAT item_size_max 1048576\r\nSTAT evictions on\r\nEND\r\n"
+            case "ms": return "OK \(mark)\r\n"
+            case "gets": return "VALUE a 0 3 7\r\none\r\nEND\r\n"
+            default: return ""
+            }
+        }
+        defer { server.stop() }
+        let store = try makeStore(server.address, connections: 1)
+        #expect(try await store.read(key("a")) == nil)
+        // What was answered so was done, or was not: nobody here knows those commands.
+        let error = await failure { try await store.put("x", key("a"), if: .absent) }
+        #expect(error?.mayHaveTakenEffect == true)
+        #expect(try await store.text(key("a")) == "one")
+        #expect(store.lanes.count == 1)
+    }
+
     @Test func `auto uses meta commands where there are any`() async throws {
         let server = try await CommonServer.first.value
         let store = try makeStore(server.address, transport: .auto)

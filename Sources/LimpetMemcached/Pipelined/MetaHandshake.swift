@@ -90,7 +90,7 @@ struct MetaHandshake: Sendable {
         case (.noop, .noop): step = .miss
         case (.noop, .refusal), (.miss, .refusal): return .notMeta
         case (.miss, .miss):
-            // Before 1.6.10 a miss carried no mark.
+            // The protocol leaves it to a server whether a miss carries the mark: without it, it is not told whose miss it is.
             guard reply.mark == 1 else { return .notMeta }
             step = .settings
         case (.settings, .statistic(let name, let value)):

@@ -26,7 +26,7 @@ struct MetaReply: Equatable, Sendable {
 
     /// Why a server refuses, as far as that makes a difference.
     enum Refusal: Equatable, Sendable {
-        /// `ERROR`: it does not know the command.
+        /// `ERROR`: it does not know the command; `OK`: it knows one of an earlier time.
         case unknownCommand
         /// `CLIENT_ERROR unauthenticated`: it has to be told a user first.
         case unauthenticated

@@ -147,6 +147,8 @@ private struct MetaLine {
         case (UInt8(ascii: "E"), UInt8(ascii: "X")): return .code(.exists)
         case (UInt8(ascii: "N"), UInt8(ascii: "F")): return .code(.notFound)
         case (UInt8(ascii: "M"), UInt8(ascii: "N")): return .code(.noop)
+        // What `HD` was before 1.6.10, when the commands were called experimental: other commands than those asked for.
+        case (UInt8(ascii: "O"), UInt8(ascii: "K")): return .code(.refusal(.unknownCommand))
         default: throw .unknownReply
         }
     }
