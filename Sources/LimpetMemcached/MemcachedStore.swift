@@ -88,7 +88,7 @@ public final class MemcachedStore: SharedStore {
                 return [.failure(error)]
             }
         }
-        var results = [Answer<StoreEntry?>](repeating: .success(nil), count: keys.count)
+        var results = [Answer<StoreEntry?>](repeating: .failure(MemcachedTransports.closed), count: keys.count)
         var valid: [MemcachedTransports.Read] = []
         valid.reserveCapacity(keys.count)
         for (index, key) in keys.enumerated() {

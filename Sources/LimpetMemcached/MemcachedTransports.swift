@@ -97,12 +97,15 @@ final class MemcachedTransports: Sendable {
 
     // MARK: Operations
 
+    /// What is answered if neither way is there. Never an absent key.
+    static let closed = StoreError(.closed, "the store was shut down", mayHaveTakenEffect: false)
+
     func get(_ key: StoreKey, _ server: Int) async -> [Answer<StoreEntry?>] {
         if let pipelined, !usesLanes.load(ordering: .acquiring) {
             let results = await pipelined.perform { .get(key.name, server: server, $0) }
             guard lanes != nil, case .failure = results[0] else { return results }
         }
-        var results: [Answer<StoreEntry?>] = [.success(nil)]
+        var results: [Answer<StoreEntry?>] = [.failure(Self.closed)]
         await lanes?.get([(0, key, server)], into: &results)
         return results
     }
@@ -162,7 +165,7 @@ final class MemcachedTransports: Sendable {
         _ key: StoreKey, _ server: Int, _ call: (PipelinedTransport) async -> Answer<Value>,
         orWork work: (Reply<Answer<Value>>) -> MemcachedJob.Work
     ) async -> Answer<Value> {
-        var answer = Answer<Value>.failure(StoreError(.closed, "the store was shut down", mayHaveTakenEffect: false))
+        var answer = Answer<Value>.failure(Self.closed)
         if let pipelined, !usesLanes.load(ordering: .acquiring) {
             answer = await call(pipelined)
             guard case .failure(let error) = answer, !error.mayHaveTakenEffect else { return answer }

@@ -109,7 +109,7 @@ struct MemcachedFailureTests {
         transport: MemcachedConfiguration.Transport
     ) async throws {
         let server = try await MemcachedServer.start()
-        let store = try makeStore(server.address, transport: transport, timeout: .milliseconds(100), connections: 1)
+        let store = try makeStore(server.address, transport: transport, timeout: .milliseconds(500), connections: 1)
         try await store.put("one", key("a"))
         let token = try #require(try await store.read(key("a"))).token
         try await server.pause()
