@@ -208,6 +208,7 @@ final class PipelinedLine {
         case .open(let current) where current === connection: state = .closed
         default: return
         }
+        isLate = false
         // What was not sent can go out on the next one.
         if !waiting.isEmpty { open() }
         endIfDone()

@@ -171,6 +171,7 @@ final class PipelinedServer: Sendable {
     func proved() {
         let isBack = state.withLock { state in
             state.failures = 0
+            state.wasBroken = false
             defer {
                 state.isAnswering = true
                 state.wasRefused = false
